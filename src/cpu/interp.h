@@ -1,0 +1,18 @@
+/* The interpreter's block cache and run loop. The interpreter is complete and precise: the reference for every other engine. */
+#ifndef CPU_INTERP_H
+#define CPU_INTERP_H
+#include "cpu/insn.h"
+
+int interp_create(struct vcpu *c, struct err *e);
+void interp_free(struct vcpu *c);
+
+/* Runs guest code until attention says stop or the vCPU is no longer active. */
+void interp_run(struct vcpu *c);
+
+/* Executes exactly one instruction (or delivers one event), for single-stepping and for other engines. */
+void interp_step(struct vcpu *c);
+
+/* Drops all decoded blocks. */
+void interp_flush(struct vcpu *c);
+
+#endif

@@ -1,0 +1,61 @@
+/* Translation look-aside buffer: guest-virtual pages to pointers into guest RAM, with separate tags for reading, writing and
+ * fetching. SDM vol. 3 §4.10.
+ *
+ * Dropping an entry early is always legal, late never. A tag is the page's address, with bits below PAGE_SIZE set where
+ * an access must take the slow path; an unused tag can match no address. */
+#ifndef CPU_TLB_H
+#define CPU_TLB_H
+#include "cpu/vcpu_state.h"
+
+#define TLB_ENTRIES 1024 /* a set; direct-mapped */
+
+/* Which set an access uses. */
+enum {
+    MMU_SUPERVISOR, /* CPL 0–2, SMAP off or RFLAGS.AC set */
+    MMU_USER,       /* CPL 3 */
+    MMU_SMAP,       /* CPL 0–2 (and implicit accesses at CPL 3) while SMAP forbids user pages */
+    MMU_ALIGN,      /* CPL 3 with alignment checks: every tag is slow */
+    MMU_SETS
+};
+
+enum { /* low bits of a tag */
+    TLB_INVALID = 1, /* never matches */
+    TLB_MMIO = 2,    /* not RAM: `gpa` tells where */
+    TLB_ROM = 4,     /* writes are dropped */
+    TLB_CODE = 8,    /* writes must look for decoded code */
+    TLB_WATCH = 16,  /* a data breakpoint is in this page */
+    TLB_CHECK = 32,  /* alignment is checked */
+};
+
+struct tlb_entry {
+    u64 read, write, fetch; /* tags */
+    u64 addend;             /* hva - gva */
+    u64 gpa;                /* of the page */
+};
+
+struct tlb {
+    u32 fetch_generation; /* raised whenever a fetch translation may have changed; keys the block cache's fast lookup */
+    struct tlb_entry set[MMU_SETS][TLB_ENTRIES];
+};
+
+void tlb_flush(struct vcpu *c);               /* everything */
+void tlb_flush_page(struct vcpu *c, u64 gva); /* one page, all sets; large pages: everything that may share it */
+
+/* Makes every fast write path to the RAM page at hva slow, in this vCPU's TLB. */
+void tlb_protect_code(struct vcpu *c, const u8 *hva);
+
+enum mmu_access { MMU_READ, MMU_WRITE, MMU_FETCH };
+
+/* Walks the page tables (or takes the address as it is without paging), checks the access for the set `mmu`, sets A and D
+ * bits, fills and returns the TLB entry. Raises #PF, or #GP(0)/#SS(0) for non-canonical addresses (`stack` chooses). */
+struct tlb_entry *tlb_fill(struct vcpu *c, u64 gva, enum mmu_access access, int mmu);
+
+/* A walk for debuggers: gpa of gva, no side effects, no permission checks. False when not mapped. */
+bool mmu_translate_debug(struct vcpu *c, u64 gva, u64 *gpa);
+
+/* MOV to CR3 and friends: loads PDPTEs in PAE mode (raises #GP(0) on reserved bits) and flushes as the manual says. */
+void mmu_load_cr3(struct vcpu *c, u64 cr3);
+/* Reloads the PDPTEs when CR0/CR4 changed to PAE paging; raises #GP(0). `cr3` is the value to use. */
+void mmu_load_pdptes(struct vcpu *c, u64 cr3);
+
+#endif
