@@ -33,6 +33,8 @@ struct machine_config {
     struct cpu_model_name model; /* what --cpu-model named */
     bool no_reboot;
     u64 timeout_ns; /* of host time; 0: none */
+    struct event_loop *loop; /* of the VM process, the caller's, as is its lock: disks and consoles hang on it before there is a machine */
+    pthread_mutex_t *lock;   /* the machine lock: recursive, the one that `loop` was created with */
 };
 
 struct pio_slot;
@@ -41,7 +43,7 @@ struct pci_bus;
 
 struct machine {
     struct machine_config config;
-    pthread_mutex_t lock; /* recursive: a device may touch the bus from inside a handler (DMA never does) */
+    pthread_mutex_t *lock; /* = config.lock; recursive: a device may touch the bus from inside a handler (DMA never does) */
     struct event_loop *loop;
     struct clock clock;
     struct timer_queue timers;

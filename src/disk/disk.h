@@ -1,0 +1,43 @@
+/* Disks: an image file of some format behind one asynchronous request interface.
+ *
+ * Requests are submitted and completed in the loop thread (machine lock held), any number in flight, completed in any order. */
+#ifndef DISK_DISK_H
+#define DISK_DISK_H
+#include "base/err.h"
+#include "base/event_loop.h"
+#include "base/types.h"
+#include <sys/uio.h>
+
+enum disk_format { DISK_FORMAT_AUTO, DISK_FORMAT_RAW, DISK_FORMAT_QCOW2 };
+
+struct disk_options {
+    enum disk_format format; /* AUTO: by the file's magic; raw files whose content looks like another format need it said */
+    bool readonly;
+    bool snapshot; /* writes go to a temporary overlay that is lost at close */
+};
+
+struct disk;
+
+enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_WRITE_ZEROES };
+
+/* The caller owns the request and its buffers until done() is called, once, in the loop thread. */
+struct disk_request {
+    enum disk_op op;
+    u64 offset, length;       /* bytes, within the disk; length equals the sum of iov for READ and WRITE */
+    const struct iovec *iov;
+    int iov_count;
+    void (*done)(struct disk_request *r, int result); /* 0 or -Exxx */
+    void *ctx;
+    void *priv[4];            /* the disk's own */
+};
+
+/* Opens an image for a VM. Locks the file (shared if readonly) so that no second VM writes to it: -EBUSY names the holder
+ * where known. */
+int disk_open(const char *path, const struct disk_options *options, struct event_loop *loop, struct disk **ret, struct err *e);
+void disk_close(struct disk *d); /* waits for what is in flight, flushes; NULL is fine */
+
+u64 disk_size(const struct disk *d);      /* bytes, a multiple of 512 */
+bool disk_readonly(const struct disk *d);
+void disk_submit(struct disk *d, struct disk_request *r); /* out of range, or write to read-only: done(-EINVAL/-EROFS) later */
+
+#endif
