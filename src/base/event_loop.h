@@ -16,15 +16,15 @@ enum { WATCH_READ = 1, WATCH_WRITE = 2 };
 int event_loop_create(pthread_mutex_t *lock, struct event_loop **ret, struct err *e);
 void event_loop_free(struct event_loop *l); /* removes what is still watched */
 
-void event_loop_run(struct event_loop *l);  /* returns after event_loop_stop */
+void event_loop_run(struct event_loop *l);  /* returns after event_loop_stop, also one that came before; lock not held */
 void event_loop_stop(struct event_loop *l); /* any thread */
 
 /* Calls fn(ctx, events) whenever `fd` is ready for one of `events` (WATCH_*; a hang-up counts as both). The fd stays the
  * caller's and must outlive the watch. Loop thread only (or before the loop runs). */
 int event_loop_watch(struct event_loop *l, int fd, int events, void (*fn)(void *ctx, int events), void *ctx,
                      struct watch **ret, struct err *e);
-void watch_set_events(struct watch *w, int events); /* 0 pauses it */
-void watch_remove(struct watch *w);                 /* NULL is fine */
+void watch_set_events(struct watch *w, int events); /* 0 pauses it; any thread, lock held */
+void watch_remove(struct watch *w);                 /* loop thread only; NULL is fine */
 
 /* A task runs once in the loop thread for each time that it was posted while not already pending. Intrusive, no allocation:
  * it may be posted from any thread, and must not be freed while pending. */

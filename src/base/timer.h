@@ -37,11 +37,15 @@ struct timer_queue {
     struct timer **heap;
     size_t count, room;
     const struct clock *clock;
-    void (*earlier)(void *ctx, u64 deadline); /* called, any thread, lock held, when the first deadline changed */
+    u64 told; /* the deadline that `earlier` heard last */
+    /* Called, in any thread, lock held, when the first deadline moved before the one told last, and at the end of each run with
+     * the next one. A first deadline that moves back is not told: the run that comes too early does nothing. */
+    void (*earlier)(void *ctx, u64 deadline);
     void *ctx;
 };
 
 void timer_queue_init(struct timer_queue *q, const struct clock *clock, void (*earlier)(void *ctx, u64 deadline), void *ctx);
+void timer_queue_clear(struct timer_queue *q); /* disarms every timer */
 void timer_queue_free(struct timer_queue *q);
 
 void timer_init(struct timer *t, struct timer_queue *q, void (*fn)(void *ctx), void *ctx);
@@ -50,6 +54,9 @@ void timer_cancel(struct timer *t);            /* no effect when not armed */
 
 /* The first deadline, or TIMER_NEVER. */
 u64 timer_queue_next(struct timer_queue *q);
+
+/* Tells the first deadline again, after the clock was started or set. */
+void timer_queue_tell(struct timer_queue *q);
 
 /* Disarms and calls every timer that is due. Callbacks run without the queue's lock and may arm timers. */
 void timer_queue_run(struct timer_queue *q);

@@ -54,7 +54,7 @@ static int unknown_category(struct err *e, const char *name, size_t len)
         strncat(all, i ? ", " : "", sizeof(all) - strlen(all) - 1);
         strncat(all, categories[i].name, sizeof(all) - strlen(all) - 1);
     }
-    return err_set(e, -EINVAL, "--trace: no category '%.*s'; there are: all, %s", (int)len, name, all);
+    return err_set(e, -EINVAL, "no category '%.*s'; there are: all, %s", (int)len, name, all);
 }
 
 int trace_enable(const char *list, struct err *e)

@@ -24,7 +24,12 @@ struct pc_config {
     bool rng, balloon;
 };
 
+#define PC_RAM_MIN MIB(4)
+
 /* Builds the machine; the caller runs it with machine_run and frees it with machine_free. */
 int pc_create(const struct pc_config *config, struct machine **ret, struct err *e);
+
+/* The power button: asks the guest to shut down, through ACPI. Machine lock held. */
+void pc_power_button(struct machine *m);
 
 #endif

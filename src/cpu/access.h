@@ -97,7 +97,7 @@ struct mem_rmw {
     u8 *p;
     u64 gva;
     int size;
-    bool slow;
+    bool slow, world_stopped;
     u64 bounce[2];
 };
 void mem_rmw_begin_slow(struct vcpu *c, u64 gva, int size, struct mem_rmw *m);

@@ -7,7 +7,13 @@
  * bytes than there are. An illegal one gets a handler that raises #UD; one over 15 bytes, #GP(0). Saves live extended registers (calls Zydis). */
 int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struct insn *ret);
 
-/* Whether the instruction ends a block: it changes RIP, mode, or what may run next. */
-bool insn_ends_block(const struct insn *i);
+/* Once, before any decoding. */
+void decode_setup(void);
+
+/* Byte offset in gpr[] of a general register, of RIP, or of the zero register for any other. */
+u8 register_offset(ZydisRegister r);
+
+/* The segment override of an instruction, or DS. */
+u8 string_segment(const ZydisDecodedInstruction *zi);
 
 #endif

@@ -6,6 +6,12 @@
 #define CPU_EXCEPTION_H
 #include "cpu/vcpu_state.h"
 
+enum { /* DR6; the lowest four say which breakpoint matched */
+    DR6_BD = 0x2000, /* DR7.GD forbids access to debug registers */
+    DR6_BS = 0x4000, /* single step */
+    DR6_BT = 0x8000, /* task switch */
+};
+
 /* Raise a fault with or without an error code. Delivery clears or sets what the manual says (RF, CR2 by the caller). */
 _Noreturn void raise_fault(struct vcpu *c, int vector);
 _Noreturn void raise_error(struct vcpu *c, int vector, u32 error);

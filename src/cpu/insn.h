@@ -26,6 +26,7 @@ struct insn {
     bool mem;     /* the ModRM operand is memory */
     u8 rep;       /* 0, 0xF2, 0xF3 */
     bool lock;
+    bool ends_block; /* nothing may be decoded behind it before it ran */
     u8 cond;      /* condition code 0–15 of Jcc, SETcc, CMOVcc */
     u16 mnemonic; /* ZydisMnemonic */
     void *aux;    /* vector instructions: their stub, see cpu/vector.h */

@@ -11,6 +11,12 @@ int lapic_create(struct vcpu *c, struct err *e);
 void lapic_free(struct vcpu *c);
 void lapic_reset(struct vcpu *c, bool init_only); /* INIT keeps the APIC id and the APIC base MSR */
 
+/* Whether the page at gpa is this vCPU's APIC page: globally enabled, xAPIC mode. */
+static inline bool lapic_page(const struct vcpu *c, u64 gpa)
+{
+    return (c->s.msr_apic_base & 0xc00) == 0x800 && !((gpa ^ c->s.msr_apic_base) & 0x000ffffffffff000);
+}
+
 /* Memory-mapped registers, offset within the 4 KiB page; 32-bit accesses at multiples of 16, others as SDM §11.4.1 says. */
 u32 lapic_mmio_read(struct vcpu *c, u32 offset, int size);
 void lapic_mmio_write(struct vcpu *c, u32 offset, int size, u32 val);

@@ -21,9 +21,11 @@ void far_call(struct vcpu *c, u16 sel, u64 offset, int size);
 void far_return(struct vcpu *c, int size, u16 release);
 void interrupt_return(struct vcpu *c, int size); /* IRET, IRETD, IRETQ */
 
-/* Hardware task switch, SDM vol. 3 §7.3. */
+/* Hardware task switch to the TSS `sel`, SDM vol. 3 §7.3. `ext` goes into the error codes of its faults; TASK_GATE pushes
+ * `error` on the new task's stack if there is one. The caller has checked privileges. Faults before the point of no return
+ * leave the old task as it was, later ones belong to the new one: c->insn is NULL then, so that RIP stays. */
 enum task_switch_kind { TASK_JUMP, TASK_CALL, TASK_IRET, TASK_GATE };
-void task_switch(struct vcpu *c, u16 sel, enum task_switch_kind kind, bool has_error, u32 error);
+void task_switch(struct vcpu *c, u16 sel, enum task_switch_kind kind, u32 ext, bool has_error, u32 error);
 
 /* Choosers of cpu/exec_system.c, for decode.c: everything that is not plain user-mode integer or vector code. */
 insn_choose_fn choose_system;
@@ -31,7 +33,7 @@ insn_choose_fn choose_system;
 /* Whether IN/OUT (and INS/OUTS) to [port, port+size) is allowed at the current privilege; raises #GP(0) if not. */
 void io_permission_check(struct vcpu *c, u16 port, int size);
 
-/* INT n at the current mode (VME and IOPL rules included). kind EVENT_SOFTWARE or EVENT_ICEBP. */
-void software_interrupt(struct vcpu *c, int vector, int kind);
+/* INT n at the current mode: in V86 mode IOPL matters. */
+void software_interrupt(struct vcpu *c, int vector);
 
 #endif

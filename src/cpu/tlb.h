@@ -31,13 +31,18 @@ struct tlb_entry {
     u64 read, write, fetch; /* tags */
     u64 addend;             /* hva - gva */
     u64 gpa;                /* of the page */
+    bool listed;            /* in tlb.fill */
 };
 
 struct tlb {
     u32 fetch_generation; /* raised whenever a fetch translation may have changed; keys the block cache's fast lookup */
+    u16 filled[MMU_SETS]; /* how many entries of a set are in use; a flush visits just those */
+    u16 fill[MMU_SETS][TLB_ENTRIES]; /* which */
+    bool large_pages;     /* some entry is a piece of a large page */
     struct tlb_entry set[MMU_SETS][TLB_ENTRIES];
 };
 
+void tlb_init(struct vcpu *c);                /* once, before any use */
 void tlb_flush(struct vcpu *c);               /* everything */
 void tlb_flush_page(struct vcpu *c, u64 gva); /* one page, all sets; large pages: everything that may share it */
 

@@ -119,12 +119,14 @@ struct vcpu {
     u64 lin_mask;        /* linear addresses are cut to this: 4 GiB outside 64-bit mode */
     u64 lin_base[6];     /* segment bases as they apply: 0 for ES, CS, SS, DS in 64-bit mode */
     u64 stack_mask;      /* RSP, ESP or SP */
+    u64 fetch_key;       /* TLB generation, CPL 3, code size: what a fetch translation depends on */
 
     u32 attention;       /* atomic: ATTN_* */
     bool ext_live;       /* extended registers are in the host's units, not in s.xsave */
 
     /* the instruction under way */
     const struct insn *insn;         /* for precise faults: RIP already points behind it */
+    const struct insn *block_first;  /* of the run of instructions under way */
     const struct insn *block_end;    /* where the loop stops; a store into the running block moves it forward */
     struct tlb *tlb;
     struct interp *interp;
@@ -145,6 +147,7 @@ struct vcpu {
     pthread_cond_t wait_cond;
     bool waiting;
     bool in_guest;       /* counted by vcpu_group_exclusive */
+    bool world_stopped;  /* the instruction under way has the world to itself */
 };
 
 struct vcpu_group {

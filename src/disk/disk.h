@@ -40,4 +40,8 @@ u64 disk_size(const struct disk *d);      /* bytes, a multiple of 512 */
 bool disk_readonly(const struct disk *d);
 void disk_submit(struct disk *d, struct disk_request *r); /* out of range, or write to read-only: done(-EINVAL/-EROFS) later */
 
+/* Waits until nothing is in flight; calls done() of each request on the way. Loop thread: for resets, where buffers must not
+ * change any more. */
+void disk_drain(struct disk *d);
+
 #endif

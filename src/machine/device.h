@@ -32,6 +32,13 @@ struct device {
  * Never fails: memory is reserved before the guest runs, and running out then is fatal with a message. */
 struct device *device_add(struct machine *m, const struct device_type *type);
 
+/* The first device of `type`, or NULL. */
+struct device *device_find(struct machine *m, const struct device_type *type);
+
+/* For machine.c: every device, in the order of device_add. Freeing first destroys all of them. */
+void devices_reset(struct machine *m);
+void devices_free(struct machine *m);
+
 /* The kept state of a device: what its table describes. */
 static inline void *device_state(struct device *dev)
 {

@@ -10,10 +10,10 @@ struct irq {
     int pin;
 };
 
-/* Drives the wire to a level. Edge-triggered inputs see the change. NULL: the output is not connected. */
+/* Drives the wire to a level. Edge-triggered inputs see the change. NULL or all zero: the output is not connected. */
 static inline void irq_set(const struct irq *irq, bool level)
 {
-    if (irq)
+    if (irq && irq->set)
         irq->set(irq->ctx, irq->pin, level);
 }
 

@@ -37,8 +37,8 @@ struct machine_config {
     pthread_mutex_t *lock;   /* the machine lock: recursive, the one that `loop` was created with */
 };
 
-struct pio_slot;
-struct mmio_range;
+struct io_range;
+struct machine_threads;
 struct pci_bus;
 
 struct machine {
@@ -51,8 +51,7 @@ struct machine {
     struct vcpu_group *cpus;
     struct device *devices; /* in order of device_add */
     struct device **devices_end;
-    struct pio_slot *pio;
-    struct mmio_range *mmio;
+    struct io_range *pio, *mmio; /* newest first: the first that holds an address answers */
     struct pci_bus *pci;
     void (*boot)(struct machine *m, void *ctx); /* loads the guest's first code again at each reset; see machine_set_boot */
     void *boot_ctx;
@@ -61,13 +60,14 @@ struct machine {
     struct device *pic;
     void (*ioapic_eoi)(struct device *ioapic, u8 vector);
     struct device *ioapic;
-    int timer_fd;
-    struct watch *timer_watch;
+    int timer_fd, timeout_fd; /* timerfds: the first deadline of `timers`; config.timeout_ns */
+    struct watch *timer_watch, *timeout_watch;
+    pthread_mutex_t end_lock; /* guards end, end_value, end_text and reset_wanted; innermost */
     enum machine_end end;
     int end_value;
     char end_text[256];
     bool reset_wanted;
-    struct machine_threads *threads;
+    struct machine_threads *threads; /* of the vCPUs, while they run */
 };
 
 /* Makes a machine with memory (one region per the board's later guest_memory_map calls), vCPUs and empty buses.
@@ -97,6 +97,10 @@ static inline u64 machine_now(const struct machine *m)
 
 /* Message-signalled interrupt: a write of `data` to `addr` (0xFEEx_xxxx), SDM vol. 3 §11.11. */
 void machine_msi(struct machine *m, u64 addr, u32 data);
+
+/* One message on the APIC bus, from an I/O APIC: `delivery` is its 3-bit delivery mode, `logical` its destination mode, `level`
+ * that the request is level-triggered, so that the EOI comes back through ioapic_eoi. Any thread. */
+void machine_apic_send(struct machine *m, u32 dest, u8 vector, u8 delivery, bool logical, bool level);
 
 /* The PIC's INTR output towards LINT0 of the boot vCPU. Usable as the `set` of a struct irq (ctx: the machine). */
 void machine_intr_set(void *machine, int pin, bool level);

@@ -19,6 +19,7 @@ enum { /* configuration registers, PCI 3.0 §6.1 */
     PCI_INTERRUPT_LINE = 0x3c, PCI_INTERRUPT_PIN = 0x3d,
 };
 enum { PCI_COMMAND_IO = 1, PCI_COMMAND_MEMORY = 2, PCI_COMMAND_MASTER = 4, PCI_COMMAND_INTX_DISABLE = 0x400 };
+enum { PCI_STATUS_INTERRUPT = 0x08, PCI_STATUS_CAPABILITIES = 0x10 };
 
 /* The state that every PCI device keeps; saved under the device's own id with the suffix ".pci". */
 struct pci_state {
@@ -47,15 +48,21 @@ struct pci_device {
     struct pci_bar bar[PCI_BARS];
     int msix_bar, msix_count, msix_cap; /* msix_count 0: no MSI-X */
     u32 msix_table_offset, msix_pba_offset;
-    const struct io_ops *msix_under; /* handlers for the rest of the MSI-X BAR; NULL when only the table lives there */
+    u16 capability_end;      /* first free byte for the next capability */
+    struct pci_device *next; /* on the bus */
+    /* before a configuration read, so that a register can show what is behind it; may be NULL */
+    void (*config_reading)(struct pci_device *pci, int offset, int size);
     /* after a configuration write that the bus has already stored; may be NULL */
     void (*config_written)(struct pci_device *pci, int offset, int size);
 };
 
-struct pci_bus;
+extern const struct state_table pci_state_table; /* describes struct pci_state */
 
 /* Creates bus 0 of `m` with the configuration mechanism #1 ports 0xCF8/0xCFC. */
 struct pci_bus *pci_bus_create(struct machine *m);
+
+/* The device at a place on bus 0, or NULL. */
+struct pci_device *pci_device_at(struct machine *m, int slot, int function);
 
 /* The four PIRQ wires INTA#…INTD# reach through the host bridge: `route` maps (slot, pin 0..3) to a wire that is driven with
  * the OR of all devices on it. */
@@ -79,12 +86,16 @@ void pci_bar_io(struct pci_device *d, int bar, u32 size, const struct io_ops *op
 /* Appends a capability of `len` bytes (id and next pointer included), returns its offset. Bodies start zeroed, read-only. */
 int pci_capability_add(struct pci_device *d, u8 id, int len);
 
-/* MSI-X with `count` vectors in memory BAR `bar`: table at table_offset, pending bits at pba_offset. */
+/* MSI-X with `count` vectors (1 to PCI_MSIX_MAX) in memory BAR `bar`, which exists already: table (16 bytes a vector) at
+ * table_offset, pending bits at pba_offset. The bus answers those two places itself; the BAR's own handlers get the rest. */
 void pci_msix_add(struct pci_device *d, int bar, int count, u32 table_offset, u32 pba_offset);
 bool pci_msix_enabled(const struct pci_device *d);
-void pci_msix_raise(struct pci_device *d, int vector); /* masked: becomes pending */
 
-void pci_intx_set(struct pci_device *d, bool level);
+/* Sends a vector's message, or makes it pending while masked or without bus mastership. No effect when MSI-X is off or there
+ * is no such vector. */
+void pci_msix_raise(struct pci_device *d, int vector);
+
+void pci_intx_set(struct pci_device *d, bool level); /* INTA#; the wire stays idle while INTX_DISABLE or MSI-X is on */
 
 /* Whether the guest lets the device reach memory (bus master enable). */
 bool pci_dma_allowed(const struct pci_device *d);
@@ -94,7 +105,11 @@ bool pci_dma_allowed(const struct pci_device *d);
 void pci_assign_resources(struct machine *m, u64 mmio_base, u64 mmio_end, u32 io_base, u32 io_end,
                           u8 (*line)(int slot, int pin));
 
-/* The standard header to its power-on state; device reset handlers of PCI devices call it. */
+/* The header to its power-on state: every bit that the guest can write is 0, BARs unmapped, MSI-X off, INTx idle. Device reset
+ * handlers of PCI devices call it first and then put their own registers' other values in place. */
 void pci_device_reset(struct pci_device *d);
+
+/* After `ps` was restored: maps BARs, drives wires. To be called before the device type's loaded(). */
+void pci_device_loaded(struct pci_device *d);
 
 #endif

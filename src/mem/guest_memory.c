@@ -121,6 +121,16 @@ const struct ram_region *guest_memory_find(const struct guest_memory *m, u64 gpa
     return NULL;
 }
 
+bool guest_memory_writable(const struct guest_memory *m, const u8 *hva)
+{
+    if (!hva)
+        return false;
+    for (int i = 0; i < m->region_count; i++)
+        if ((u64)(hva - m->region[i].hva) < m->region[i].size)
+            return !m->region[i].readonly;
+    return false;
+}
+
 u8 *guest_memory_ptr(const struct guest_memory *m, u64 gpa, u64 len, bool write)
 {
     const struct ram_region *r = guest_memory_find(m, gpa);

@@ -61,6 +61,15 @@ static inline u64 backing_page(const struct guest_memory *m, const u8 *hva)
     return (u64)(hva - m->backing) >> PAGE_SHIFT;
 }
 
+/* Whether the page of RAM at hva (inside the backing) holds decoded code of some vCPU. */
+static inline bool code_lines_any(const struct guest_memory *m, const u8 *hva)
+{
+    return __atomic_load_n(&m->code_lines[backing_page(m, hva)], __ATOMIC_SEQ_CST);
+}
+
+/* Whether hva (inside the backing, or NULL: no) is shown to the guest as RAM rather than ROM. */
+bool guest_memory_writable(const struct guest_memory *m, const u8 *hva);
+
 /* To be called after bytes at hva (inside the backing) were written by anything but a checked vCPU store: raises the
  * version of each page where a marked code line was hit. True if any was. */
 bool guest_memory_written(struct guest_memory *m, const u8 *hva, u64 len);

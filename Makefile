@@ -1,0 +1,56 @@
+# Short names for what is done often; meson and ninja do the work. docs/HACKING.md explains each.
+BUILD ?= build
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skerry
+GUEST ?= $(CACHE)/debian-bookworm
+RUN ?= --memory 1G --cpus 1 -p 2222:22
+
+.PHONY: all run test check san bench fuzz soak fmt install clean
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	meson setup $(BUILD)
+
+# A Debian guest on this terminal: fetches what is missing, builds, makes the image once, boots it.
+run:
+	@tools/install-deps build guest
+	@$(MAKE) --no-print-directory all
+	@test -e $(GUEST).img || $(BUILD)/skerry image build debian --out $(GUEST).img --with openssh-server
+	@echo 'Booting Debian; Ctrl-a x ends it, Ctrl-a h lists the keys.'
+	@$(BUILD)/skerry run --kernel $(GUEST).vmlinuz --initrd $(GUEST).initrd --disk $(GUEST).img \
+		--append 'root=/dev/vda console=ttyS0' $(RUN)
+
+# Everything: unit, instruction, guest, boot and command-line tests.
+test: all
+	@tools/run-tests $(BUILD)
+
+# The quick ones, under a minute.
+check: all
+	@tools/run-tests $(BUILD) --suite unit --suite insn
+
+# The quick ones under the address and undefined-behaviour sanitizers.
+san:
+	@test -e build-san/build.ninja || meson setup build-san -Db_sanitize=address,undefined -Db_lundef=false
+	@ninja -C build-san
+	@tools/run-tests build-san --suite unit --suite insn
+
+bench: all
+	@bench/run $(BUILD)/skerry
+
+# make fuzz T=vm_config [SECONDS=60]
+fuzz:
+	@tools/run-fuzz $(T) $(or $(SECONDS),60)
+
+# The whole suite again and again, to find what fails rarely. ROUNDS=20 by default.
+soak: all
+	@tools/run-tests $(BUILD) --repeat $(or $(ROUNDS),20)
+
+fmt:
+	@git ls-files '*.c' | xargs clang-format -i
+
+install: all
+	@meson install -C $(BUILD)
+
+clean:
+	rm -rf build build-san build-fuzz

@@ -1,0 +1,28 @@
+/* Waiting for a child process while signals that mean "end" are passed on to it. */
+#ifndef CLI_CHILD_H
+#define CLI_CHILD_H
+#include "base/err.h"
+#include <signal.h>
+#include <sys/types.h>
+
+struct child_signals {
+    int fd; /* -1: not caught */
+    sigset_t mask_before;
+};
+
+/* From now on SIGTERM, SIGINT, SIGHUP and SIGCHLD wait for child_wait(). Call it before fork(). */
+int child_signals_catch(struct child_signals *s, struct err *e);
+void child_signals_release(struct child_signals *s);
+
+/* In the child, before exec: signals act as they did before. */
+void child_signals_reset(const struct child_signals *s);
+
+/* Waits until the child is gone, passing on every signal caught; ten seconds after one without an end it is killed.
+ * Returns the first signal passed on, or 0, and waitpid's status. */
+int child_wait(const struct child_signals *s, pid_t pid, int *ret_status);
+
+/* Runs argv[0], found in PATH, on this process's stdin, stdout and stderr, to its end. -EINTR when a signal was passed on,
+ * other -Exxx with a sentence when it could not be started or failed. */
+int child_run(char *const argv[], struct err *e);
+
+#endif

@@ -1,0 +1,433 @@
+/* The interpreter: blocks of decoded instructions, cached by where their bytes are in guest RAM, and the loop that runs them.
+ *
+ * A block is a run of instructions within one page that ends at the first one that changes RIP or the mode. It remembers the
+ * version of its page (see mem/guest_memory.h): a write into decoded code raises the version, and the block is decoded anew
+ * at its next use. Blocks are found by linear address in a direct-mapped table whose entries hold only for one TLB
+ * generation, then by backing address in a hash table. An instruction that crosses a page is decoded for each execution.
+ *
+ * Faults come back to the run loop by __builtin_longjmp, with RIP put back to the start of the instruction. */
+#include "cpu/interp.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "cpu/access.h"
+#include "cpu/decode.h"
+#include "cpu/event.h"
+#include "cpu/world.h"
+#include "cpu/xstate.h"
+
+#define BLOCK_INSNS_MAX 64
+#define ARENA_SIZE MIB(6)
+#define HASH_SIZE 16384
+#define QUICK_SIZE 8192
+
+struct block {
+    const u8 *hva;   /* of the first byte, in the backing */
+    const u32 *version_now;
+    u32 version;
+    u16 bytes;
+    u8 code_size;
+    struct block *next; /* in the hash chain */
+    const struct insn *end;
+    struct insn insn[];
+};
+
+struct quick {
+    u64 lin, key; /* linear address; vcpu.fetch_key */
+    struct block *block;
+};
+
+struct interp {
+    u8 *arena;
+    u64 arena_used;
+    struct block *hash[HASH_SIZE];
+    struct quick quick[QUICK_SIZE];
+    struct insn crossing[2]; /* [0]: the page-crossing instruction under way */
+};
+
+int interp_create(struct vcpu *c, struct err *e)
+{
+    void *p = mmap(NULL, sizeof(struct interp) + ARENA_SIZE, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return err_set(e, -ENOMEM, "vCPU %d: out of memory", c->index);
+    decode_setup();
+    c->interp = p;
+    c->interp->arena = (u8 *)p + ALIGN_UP(sizeof(struct interp), 64);
+    return 0;
+}
+
+void interp_free(struct vcpu *c)
+{
+    if (c->interp)
+        munmap(c->interp, sizeof(struct interp) + ARENA_SIZE);
+    c->interp = NULL;
+}
+
+void interp_flush(struct vcpu *c)
+{
+    struct interp *in = c->interp;
+
+    for (int n = 0; n < HASH_SIZE; n++)
+        in->hash[n] = NULL;
+    for (int n = 0; n < QUICK_SIZE; n++)
+        in->quick[n].block = NULL;
+    in->arena_used = 0;
+}
+
+static u64 fetch_linear(const struct vcpu *c)
+{
+    return (c->lin_base[SEG_CS] + c->s.gpr[RIP]) & c->lin_mask;
+}
+
+static int fetch_set(const struct vcpu *c)
+{
+    return c->s.cpl == 3 ? MMU_USER : MMU_SUPERVISOR;
+}
+
+static struct tlb_entry *fetch_entry(struct vcpu *c, u64 lin)
+{
+    struct tlb_entry *t = tlb_entry(c, fetch_set(c), lin);
+
+    if ((t->fetch & ~(u64)TLB_MMIO) == (lin & PAGE_MASK))
+        return t;
+    return tlb_fill(c, lin, MMU_FETCH, fetch_set(c));
+}
+
+static bool block_fresh(const struct block *b)
+{
+    return b->version == __atomic_load_n(b->version_now, __ATOMIC_RELAXED);
+}
+
+/* Marks code lines; no vCPU may keep a fast write path to a page that holds its first decoded code. */
+static u32 code_mark(struct vcpu *c, const u8 *hva, u64 len)
+{
+    u32 version;
+
+    if (!code_lines_mark(vcpu_memory(c), hva, len, &version))
+        return version;
+    if (c->group->count == 1) {
+        tlb_protect_code(c, hva);
+        return version;
+    }
+    world_stop(c->group, c);
+    for (int n = 0; n < c->group->count; n++)
+        tlb_protect_code(c->group->vcpu[n], hva);
+    world_go(c->group, c);
+    return version;
+}
+
+static u32 hash_slot(const u8 *hva)
+{
+    u64 h = (u64)hva;
+
+    return (u32)(h ^ h >> 14) & (HASH_SIZE - 1);
+}
+
+static struct block *hash_find(struct vcpu *c, const u8 *hva)
+{
+    struct block **link = &c->interp->hash[hash_slot(hva)];
+
+    while (*link) {
+        struct block *b = *link;
+
+        if (b->hva != hva || b->code_size != c->code_size)
+            link = &b->next;
+        else if (block_fresh(b))
+            return b;
+        else
+            *link = b->next;
+    }
+    return NULL;
+}
+
+/* Room for a block of the largest size; forgets everything when there is none. */
+static struct block *block_alloc(struct vcpu *c)
+{
+    struct interp *in = c->interp;
+    u64 most = sizeof(struct block) + (BLOCK_INSNS_MAX + 1) * sizeof(struct insn);
+
+    if (in->arena_used + most > ARENA_SIZE - 64)
+        interp_flush(c);
+    return (struct block *)(in->arena + in->arena_used);
+}
+
+/* Decodes a block at hva; NULL when its first instruction crosses into the next page. */
+static struct block *block_decode(struct vcpu *c, const u8 *hva)
+{
+    struct block *b = block_alloc(c);
+    u64 room = PAGE_SIZE - ((u64)hva & ~PAGE_MASK), at = 0;
+    struct insn *i = b->insn;
+
+    b->hva = hva;
+    b->code_size = c->code_size;
+    b->version_now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
+    while (at < room && i < b->insn + BLOCK_INSNS_MAX) {
+        u32 version = code_mark(c, hva + at, MIN(room - at, 15));
+        int len;
+
+        if (!at)
+            b->version = version;
+        len = decode_insn(c, hva + at, (int)MIN(room - at, 15), c->code_size, i);
+        if (!len)
+            break;
+        at += (u64)len;
+        if ((i++)->ends_block)
+            break;
+    }
+    if (i == b->insn)
+        return NULL;
+    b->bytes = (u16)at;
+    b->end = i;
+    b->next = c->interp->hash[hash_slot(hva)];
+    c->interp->hash[hash_slot(hva)] = b;
+    c->interp->arena_used += ALIGN_UP((u64)((u8 *)i - (u8 *)b), 8);
+    return b;
+}
+
+/* Fetches up to 15 bytes that may cross a page or come from a device, and decodes one instruction. */
+static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
+{
+    struct insn *i = &c->interp->crossing[0];
+    u64 room = PAGE_SIZE - (lin & ~PAGE_MASK);
+    u8 bytes[15];
+
+    for (u64 n = 0; n < 15; n++) {
+        u64 at = (lin + n) & c->lin_mask;
+        struct tlb_entry *t = fetch_entry(c, at);
+
+        if (t->fetch & TLB_MMIO) {
+            ext_save(c);
+            bytes[n] = (u8)c->group->config.bus.mmio_read(c->group->config.bus.ctx, t->gpa | (at & ~PAGE_MASK), 1);
+        } else {
+            bytes[n] = *(const u8 *)(at + t->addend);
+        }
+        if (n + 1 >= room || t->fetch & TLB_MMIO)
+            if (decode_insn(c, bytes, (int)n + 1, c->code_size, i))
+                return i;
+    }
+    decode_insn(c, bytes, 15, c->code_size, i);
+    return i;
+}
+
+static struct block *block_find_slow(struct vcpu *c, u64 lin)
+{
+    struct tlb_entry *t = fetch_entry(c, lin);
+    struct quick *q = &c->interp->quick[lin & (QUICK_SIZE - 1)];
+    const u8 *hva = (const u8 *)(lin + t->addend);
+    struct block *b;
+
+    if (t->fetch & TLB_MMIO)
+        return NULL;
+    b = hash_find(c, hva);
+    if (!b)
+        b = block_decode(c, hva);
+    if (b)
+        *q = (struct quick){.lin = lin, .key = c->fetch_key, .block = b};
+    return b;
+}
+
+/* The block at RIP, or NULL: its first instruction must be fetched piecewise. May raise. */
+static inline struct block *block_find(struct vcpu *c, u64 lin)
+{
+    struct quick *q = &c->interp->quick[lin & (QUICK_SIZE - 1)];
+
+    if (likely(q->lin == lin && q->key == c->fetch_key && q->block && block_fresh(q->block)))
+        return q->block;
+    return block_find_slow(c, lin);
+}
+
+/* Outside 64-bit mode RIP must lie within the code segment. */
+static void check_code_limit(struct vcpu *c, u64 len)
+{
+    if (code64(c))
+        return;
+    c->s.gpr[RIP] &= 0xffffffff;
+    if (c->s.gpr[RIP] + len - 1 > c->s.seg_limit[SEG_CS])
+        raise_gp0(c);
+}
+
+static inline void insns_run(struct vcpu *c, const struct insn *i, const struct insn *end)
+{
+    c->block_first = i;
+    c->block_end = end;
+    do {
+        c->insn = i;
+        c->s.gpr[RIP] += i->len;
+        i->fn(c, i);
+    } while (++i < c->block_end);
+    c->retired += (u64)(i - c->block_first);
+    c->insn = NULL;
+}
+
+/* Single instruction, for stepping and for what cannot run as a block. */
+static void step_insn(struct vcpu *c)
+{
+    u64 lin;
+    struct block *b;
+
+    check_code_limit(c, 1);
+    lin = fetch_linear(c);
+    b = block_find(c, lin);
+    if (b) {
+        check_code_limit(c, b->insn[0].len);
+        insns_run(c, &b->insn[0], &b->insn[1]);
+    } else {
+        const struct insn *i = crossing_decode(c, lin);
+
+        check_code_limit(c, i->len);
+        insns_run(c, i, i + 1);
+    }
+}
+
+/* DR6 bits of the breakpoints that match an instruction at lin. */
+static u64 code_breakpoints(const struct vcpu *c, u64 lin)
+{
+    u64 bits = 0;
+
+    for (int n = 0; n < 4; n++)
+        if (c->s.dr[7] >> n * 2 & 3 && !(c->s.dr[7] >> (16 + n * 4) & 3) && c->s.dr[n] == lin)
+            bits |= 1ull << n;
+    return bits;
+}
+
+static bool any_code_breakpoint(const struct vcpu *c)
+{
+    for (int n = 0; n < 4; n++)
+        if (c->s.dr[7] >> n * 2 & 3 && !(c->s.dr[7] >> (16 + n * 4) & 3))
+            return true;
+    return false;
+}
+
+static bool must_step(const struct vcpu *c)
+{
+    return c->s.rflags & (FLAG_TF | FLAG_RF) || c->s.int_shadow || c->s.debug_shadow || c->s.pending_db ||
+           any_code_breakpoint(c);
+}
+
+/* One instruction with all that may happen around it: code breakpoints before, shadows, single-step and data breakpoint
+ * traps after. SDM vol. 3 §6.9, §17.3. */
+static void step_careful(struct vcpu *c)
+{
+    bool debug_shadow = c->s.debug_shadow, trap = c->s.rflags & FLAG_TF;
+    bool resume = c->s.rflags & FLAG_RF;
+    u64 hits = code_breakpoints(c, fetch_linear(c));
+
+    if (hits && !resume && !debug_shadow) {
+        c->s.dr[6] = (c->s.dr[6] & ~0xfull) | hits;
+        raise_fault(c, EXC_DB);
+    }
+    c->s.int_shadow = c->s.debug_shadow = false;
+    c->s.rflags &= ~(u64)FLAG_RF; /* now: IRET may set it again for the next */
+    step_insn(c);
+    /* a shadow that begins now hides this instruction's traps until the next is done */
+    if (trap)
+        c->s.pending_db |= 1ull << 14;
+    if (c->s.pending_db && !c->s.debug_shadow)
+        debug_trap_deliver(c);
+}
+
+static void step(struct vcpu *c)
+{
+    if (!must_step(c)) {
+        __atomic_and_fetch(&c->attention, ~(u32)ATTN_STEP, __ATOMIC_SEQ_CST);
+        return;
+    }
+    step_careful(c);
+}
+
+/* Sees to attention bits. False: leave the engine. */
+static bool attend(struct vcpu *c)
+{
+    u32 bits = __atomic_load_n(&c->attention, __ATOMIC_SEQ_CST);
+
+    if (bits & (ATTN_STOP | ATTN_EXCLUSIVE) || c->s.activity != VCPU_ACTIVE)
+        return false;
+    if (bits & ATTN_FLUSH)
+        vcpu_flush_if_asked(c);
+    if (bits & ATTN_EVENT)
+        vcpu_events_deliver(c);
+    if (c->s.activity != VCPU_ACTIVE)
+        return false;
+    if (bits & ATTN_STEP)
+        step(c);
+    return true;
+}
+
+/* Runs one block, or one instruction where no block can be. */
+static inline void block_run(struct vcpu *c)
+{
+    u64 lin;
+    struct block *b;
+
+    if (unlikely(c->seg_check & 1u << SEG_CS || c->code_size != 8))
+        check_code_limit(c, 1);
+    lin = fetch_linear(c);
+    b = block_find(c, lin);
+    if (unlikely(!b || (c->code_size != 8 && c->s.gpr[RIP] + b->bytes - 1 > c->s.seg_limit[SEG_CS]))) {
+        step_insn(c);
+        return;
+    }
+    insns_run(c, b->insn, b->end);
+}
+
+/* A fault was raised, by an instruction or while an event was delivered: puts RIP back. */
+static void fault_rewind(struct vcpu *c)
+{
+    if (c->world_stopped) {
+        c->world_stopped = false;
+        world_go(c->group, c);
+    }
+    if (c->insn) {
+        c->retired += (u64)(c->insn - c->block_first);
+        c->s.gpr[RIP] -= c->insn->len;
+        c->insn = NULL;
+    }
+}
+
+static void fault_caught(struct vcpu *c)
+{
+    fault_rewind(c);
+    exception_handle_fault(c);
+}
+
+void interp_run(struct vcpu *c)
+{
+    if (__builtin_setjmp(c->fault_jump))
+        fault_caught(c);
+    for (;;) {
+        if (unlikely(__atomic_load_n(&c->attention, __ATOMIC_RELAXED)) && !attend(c))
+            return;
+        if (unlikely(c->s.activity != VCPU_ACTIVE))
+            return;
+        block_run(c);
+    }
+}
+
+static void step_events_and_insn(struct vcpu *c)
+{
+    if (__atomic_load_n(&c->attention, __ATOMIC_SEQ_CST) & ATTN_EVENT)
+        vcpu_events_deliver(c);
+    if (c->s.activity == VCPU_ACTIVE)
+        step_careful(c);
+}
+
+void interp_step(struct vcpu *c)
+{
+    if (__builtin_setjmp(c->fault_jump))
+        fault_caught(c);
+    else
+        step_events_and_insn(c);
+}
+
+int interp_try(struct vcpu *c)
+{
+    if (__builtin_setjmp(c->fault_jump)) {
+        fault_rewind(c);
+        return c->fault_vector;
+    }
+    step_insn(c);
+    return -1;
+}

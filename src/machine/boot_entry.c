@@ -1,0 +1,38 @@
+/* The boot vCPU as boot protocols want it: see boot_entry.h. Linux Documentation/arch/x86/boot.rst "64-bit boot protocol",
+ * Xen docs/misc/pvh.pandoc, Multiboot Specification §3.2. All of them ask for flat segments and interrupts off. */
+#include "machine/boot_entry.h"
+#include "cpu/vcpu_state.h"
+#include "machine/machine.h"
+
+enum { FLAT_CODE32 = SEG_G | SEG_DB | SEG_P | SEG_S | SEG_CODE | SEG_R | SEG_A,
+       FLAT_CODE64 = SEG_G | SEG_L | SEG_P | SEG_S | SEG_CODE | SEG_R | SEG_A,
+       FLAT_DATA = SEG_G | SEG_DB | SEG_P | SEG_S | SEG_W | SEG_A,
+       BUSY_TSS = SEG_P | 0x0b };
+
+static const struct vcpu_boot_segment empty_tss = {.attr = BUSY_TSS, .limit = 0x67};
+
+static struct vcpu_boot_segment flat(u16 sel, u16 attr)
+{
+    return (struct vcpu_boot_segment){.sel = sel, .attr = attr, .limit = UINT32_MAX};
+}
+
+void machine_boot_enter(struct machine *m, const struct boot_entry *entry)
+{
+    bool long_mode = entry->mode == BOOT_LONG64;
+    struct vcpu_boot_regs regs = {
+        .rip = entry->rip, .rsp = entry->rsp, .rax = entry->rax, .rbx = entry->rbx, .rsi = entry->rsi, .rdi = entry->rdi,
+        .rflags = 2,
+        .cr0 = CR0_PE | CR0_ET | (long_mode ? CR0_PG : 0),
+        .cr3 = long_mode ? entry->cr3 : 0,
+        .cr4 = long_mode ? CR4_PAE : 0,
+        .efer = long_mode ? EFER_LME | EFER_LMA : 0,
+        .cs = flat(entry->code_sel, long_mode ? FLAT_CODE64 : FLAT_CODE32),
+        .data = flat(entry->data_sel, FLAT_DATA),
+        .tr = empty_tss,
+        .gdt_base = entry->gdt_base,
+        .gdt_limit = entry->gdt_limit,
+    };
+
+    if (entry->mode != BOOT_RESET)
+        vcpu_boot(vcpu_get(m->cpus, 0), &regs);
+}

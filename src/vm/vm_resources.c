@@ -1,0 +1,76 @@
+/* A VM's host resources: see vm_resources.h. */
+#include "vm/vm_resources.h"
+
+#include "disk/disk.h"
+#include "firmware/linux_boot.h"
+#include "net/net.h"
+#include "ui/console.h"
+#include <errno.h>
+
+static int disks_open(const struct vm_config *c, struct event_loop *loop, struct vm_resources *r, struct err *e)
+{
+    static const enum disk_format formats[] = {
+        [VM_DISK_AUTO] = DISK_FORMAT_AUTO, [VM_DISK_RAW] = DISK_FORMAT_RAW, [VM_DISK_QCOW2] = DISK_FORMAT_QCOW2};
+
+    for (int i = 0; i < c->disk_count; i++) {
+        const struct vm_disk *d = &c->disk[i];
+        struct disk_options options = {formats[d->format], d->readonly, d->snapshot};
+
+        if (disk_open(d->path, &options, loop, &r->disk[i], e))
+            return e->code;
+    }
+    return 0;
+}
+
+static int net_open(const struct vm_config *c, struct event_loop *loop, struct vm_resources *r, struct err *e)
+{
+    struct net_forward forward[VM_FORWARDS_MAX];
+    struct net_user_config config = {forward, c->forward_count, NULL};
+
+    if (!c->net)
+        return 0;
+    for (int i = 0; i < c->forward_count; i++)
+        forward[i] = (struct net_forward){c->forward[i].udp, c->forward[i].host_addr, (u16)c->forward[i].host_port,
+                                          (u16)c->forward[i].guest_port};
+    return net_user_create(&config, loop, &r->net, e);
+}
+
+static int file_console_open(const struct vm_console *c, struct console **ret, struct err *e)
+{
+    return c->kind == VM_CONSOLE_FILE ? console_file_create(c->path, ret, e) : 0;
+}
+
+/* Files first: opening the terminal puts it into raw mode, which nothing may fail after. */
+static int consoles_open(const struct vm_config *c, struct event_loop *loop, void (*quit)(void *ctx), void *ctx,
+                         struct vm_resources *r, struct err *e)
+{
+    struct console **stdio = c->serial.kind == VM_CONSOLE_STDIO           ? &r->serial
+                             : c->virtio_console.kind == VM_CONSOLE_STDIO ? &r->virtio_console
+                             : c->debugcon.kind == VM_CONSOLE_STDIO       ? &r->debugcon
+                                                                          : NULL;
+
+    if (file_console_open(&c->serial, &r->serial, e) || file_console_open(&c->virtio_console, &r->virtio_console, e) ||
+        file_console_open(&c->debugcon, &r->debugcon, e))
+        return e->code;
+    return stdio ? console_stdio_create(loop, quit, ctx, stdio, e) : 0;
+}
+
+int vm_resources_open(const struct vm_config *c, struct event_loop *loop, void (*quit)(void *ctx), void *ctx,
+                      struct vm_resources *r, struct err *e)
+{
+    if (boot_image_create(c->kernel, c->initrd, c->append, &r->boot, e) || disks_open(c, loop, r, e) ||
+        net_open(c, loop, r, e) || consoles_open(c, loop, quit, ctx, r, e))
+        return e->code;
+    return 0;
+}
+
+void vm_resources_close(struct vm_resources *r)
+{
+    console_free(r->serial);
+    console_free(r->virtio_console);
+    console_free(r->debugcon);
+    net_free(r->net);
+    for (int i = 0; i < VM_DISKS_MAX; i++)
+        disk_close(r->disk[i]);
+    boot_image_free(r->boot);
+}
