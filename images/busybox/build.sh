@@ -17,14 +17,19 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM HUP
 cd "$work"
 
+# The real package behind the name, and busybox. Old package lists may name files that are gone.
+fetch() {
+    package=$(apt-cache depends --no-recommends --no-suggests "linux-image-$flavour" |
+        sed -n 's/ *Depends: \(linux-image-[0-9].*\)/\1/p')
+    [ -n "$package" ] && apt-get -qq -o APT::Sandbox::User="$(id -un)" download "$package" busybox-static
+}
 echo "busybox guest: fetching the kernel linux-image-$flavour"
-package=$(apt-cache depends --no-recommends --no-suggests "linux-image-$flavour" |
-    sed -n 's/ *Depends: \(linux-image-[0-9].*\)/\1/p')
-if [ -z "$package" ]; then
-    echo "build.sh: apt knows no kernel linux-image-$flavour; run 'apt-get update'" >&2
-    exit 1
+if ! fetch; then
+    [ "$(id -u)" = 0 ] && apt-get -qq update && fetch || {
+        echo "build.sh: cannot fetch linux-image-$flavour; run 'apt-get update'" >&2
+        exit 1
+    }
 fi
-apt-get -qq -o APT::Sandbox::User="$(id -un)" download "$package" busybox-static
 for deb in *.deb; do
     dpkg-deb -x "$deb" tree
 done

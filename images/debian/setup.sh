@@ -13,8 +13,8 @@ printf '[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n' >"$root/etc/systemd/net
 rm -f "$root/etc/resolv.conf"
 echo 'nameserver 10.0.2.3' >"$root/etc/resolv.conf"
 chroot "$root" systemctl enable --quiet systemd-networkd
-# The boot need not wait for an address.
-chroot "$root" systemctl disable --quiet systemd-networkd-wait-online.service
+# The boot need not wait for an address, nor look for snapshots of LVM, which is not there.
+chroot "$root" systemctl disable --quiet systemd-networkd-wait-online.service e2scrub_reap.service
 
 # A root shell on the serial console, without a password: whoever holds that console holds the VM.
 for console in ttyS0 hvc0; do
@@ -37,18 +37,18 @@ fi
 : >"$root/etc/machine-id"
 rm -f "$root/etc/ssh/"ssh_host_*_key*
 if [ -d "$root/etc/ssh" ]; then
-    cat >"$root/etc/systemd/system/ssh-host-keys.service" <<'UNIT'
+    cat >"$root/etc/systemd/system/ssh-host-key.service" <<'UNIT'
 [Unit]
-Description=Make the SSH host keys of this guest
+Description=Make the SSH host key of this guest
 ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
 Before=ssh.service
 
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/ssh-keygen -A
+ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
 
 [Install]
 WantedBy=ssh.service
 UNIT
-    chroot "$root" systemctl enable --quiet ssh-host-keys.service
+    chroot "$root" systemctl enable --quiet ssh-host-key.service
 fi

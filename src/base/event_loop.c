@@ -1,7 +1,8 @@
 /* The device loop on libuv: see event_loop.h.
  *
- * libuv's handles belong to the thread that runs the loop; only uv_async_send may come from elsewhere. What other threads
- * want is therefore noted under `mutex` and carried out in the loop thread, which the one async handle wakes. */
+ * libuv's handles belong to the thread that runs the loop; only uv_async_send may come from elsewhere. What other
+ * threads want is therefore noted under `mutex` and carried out in the loop thread, which the one async handle
+ * wakes. */
 #include "base/event_loop.h"
 
 #include <errno.h>
@@ -18,6 +19,7 @@ struct event_loop {
     pthread_t runner;
     pthread_mutex_t mutex; /* guards what follows; innermost */
     struct loop_task *first, **last;
+    size_t task_count;
     struct watch *changed; /* linked by `change`: their `events` are not in force yet */
 };
 
@@ -36,26 +38,40 @@ static bool in_loop_thread(struct event_loop *l)
     return !__atomic_load_n(&l->running, __ATOMIC_ACQUIRE) || pthread_equal(l->runner, pthread_self());
 }
 
-static struct loop_task *tasks_take(struct event_loop *l)
+static struct loop_task *task_take(struct event_loop *l)
 {
     struct loop_task *t;
 
     pthread_mutex_lock(&l->mutex);
     t = l->first;
-    l->first = NULL;
-    l->last = &l->first;
+    if (t) {
+        l->first = t->next;
+        if (!l->first)
+            l->last = &l->first;
+        l->task_count--;
+        t->pending = false;
+    }
     pthread_mutex_unlock(&l->mutex);
     return t;
 }
 
-/* Runs the tasks posted so far; those that a task posts wait for the next wake-up. */
+static size_t task_count(struct event_loop *l)
+{
+    size_t n;
+
+    pthread_mutex_lock(&l->mutex);
+    n = l->task_count;
+    pthread_mutex_unlock(&l->mutex);
+    return n;
+}
+
+/* Runs as many tasks as there are now, so that tasks which post themselves cannot keep descriptors from being served.
+ * Taken one by one, because a task may cancel those behind it. */
 static void tasks_run(struct event_loop *l)
 {
-    for (struct loop_task *t = tasks_take(l), *next; t; t = next) {
-        pthread_mutex_lock(&l->mutex);
-        next = t->next;
-        t->pending = false;
-        pthread_mutex_unlock(&l->mutex);
+    struct loop_task *t;
+
+    for (size_t n = task_count(l); n && (t = task_take(l)); n--) {
         pthread_mutex_lock(l->lock);
         t->fn(t->ctx);
         pthread_mutex_unlock(l->lock);
@@ -97,7 +113,8 @@ static void woken(uv_async_t *async)
     tasks_run(l);
 }
 
-/* libuv reports an error condition of the fd as a failed poll and stops it: the owner learns of it from its next read or write. */
+/* libuv reports an error condition of the fd as a failed poll and stops it: the owner learns of it from its next read
+ * or write. */
 static void polled(uv_poll_t *poll, int status, int uv_events)
 {
     struct watch *w = poll->data;
@@ -255,7 +272,24 @@ void event_loop_post(struct event_loop *l, struct loop_task *t)
         t->next = NULL;
         *l->last = t;
         l->last = &t->next;
+        l->task_count++;
     }
     pthread_mutex_unlock(&l->mutex);
     uv_async_send(&l->wake);
+}
+
+void event_loop_cancel(struct event_loop *l, struct loop_task *t)
+{
+    pthread_mutex_lock(&l->mutex);
+    for (struct loop_task **p = &l->first; t->pending && *p; p = &(*p)->next) {
+        if (*p != t)
+            continue;
+        *p = t->next;
+        if (l->last == &t->next)
+            l->last = p;
+        l->task_count--;
+        t->pending = false;
+        break;
+    }
+    pthread_mutex_unlock(&l->mutex);
 }

@@ -1,7 +1,7 @@
 /* The machine's clock and its timers: see timer.h.
  *
- * The queue is a binary heap by deadline: a PC has a few dozen timers, and the local APICs' move at every tick. Each timer
- * knows its slot, so that re-arming and cancelling need no search. */
+ * The queue is a binary heap by deadline: a PC has a few dozen timers, and the local APICs' move at every tick. Each
+ * timer knows its slot, so that re-arming and cancelling need no search. */
 #include "base/timer.h"
 
 #include <stdlib.h>
@@ -103,7 +103,8 @@ static void tell(struct timer_queue *q)
         q->earlier(q->ctx, q->told);
 }
 
-void timer_queue_init(struct timer_queue *q, const struct clock *clock, void (*earlier)(void *ctx, u64 deadline), void *ctx)
+void timer_queue_init(struct timer_queue *q, const struct clock *clock, void (*earlier)(void *ctx, u64 deadline),
+                      void *ctx)
 {
     *q = (struct timer_queue){.clock = clock, .told = TIMER_NEVER, .earlier = earlier, .ctx = ctx};
     pthread_mutex_init(&q->lock, NULL);

@@ -1,8 +1,8 @@
 /* The machine's clock, and timers that are deadlines on it.
  *
- * All guest time is nanoseconds since the machine started, read with clock_now(). The clock stands still while the machine
- * is paused. A timer queue may be used from any thread; callbacks run in timer_queue_run(), which the machine's loop
- * thread calls with the machine lock held. */
+ * All guest time is nanoseconds since the machine started, read with clock_now(). The clock stands still while the
+ * machine is paused. A timer queue may be used from any thread; callbacks run in timer_queue_run(), which the
+ * machine's loop thread calls with the machine lock held. */
 #ifndef BASE_TIMER_H
 #define BASE_TIMER_H
 #include "base/types.h"
@@ -38,13 +38,15 @@ struct timer_queue {
     size_t count, room;
     const struct clock *clock;
     u64 told; /* the deadline that `earlier` heard last */
-    /* Called, in any thread, lock held, when the first deadline moved before the one told last, and at the end of each run with
-     * the next one. A first deadline that moves back is not told: the run that comes too early does nothing. */
+    /* Called, in any thread, lock held, when the first deadline moved before the one told last, and at the end of
+     * each run with the next one. A first deadline that moves back is not told: the run that comes too early does
+     * nothing. */
     void (*earlier)(void *ctx, u64 deadline);
     void *ctx;
 };
 
-void timer_queue_init(struct timer_queue *q, const struct clock *clock, void (*earlier)(void *ctx, u64 deadline), void *ctx);
+void timer_queue_init(struct timer_queue *q, const struct clock *clock, void (*earlier)(void *ctx, u64 deadline),
+                      void *ctx);
 void timer_queue_clear(struct timer_queue *q); /* disarms every timer */
 void timer_queue_free(struct timer_queue *q);
 

@@ -1,7 +1,8 @@
-/* The PC board: which chip sits where, and which wire goes to which pin. See pc.h for the board, pc_map.h for the numbers.
+/* The PC board: which chip sits where, and which wire goes to which pin. See pc.h for the board, pc_map.h for the
+ * numbers.
  *
- * Intel 440FX and PIIX4 data sheets (290549, 290562). Wires of the ISA interrupts join two sources, an ISA device and the PIRQ
- * router, and end at two controllers, the PIC pair and the I/O APIC; the guest uses one of them. */
+ * Intel 440FX and PIIX4 data sheets (290549, 290562). Wires of the ISA interrupts join two sources, an ISA device and
+ * the PIRQ router, and end at two controllers, the PIC pair and the I/O APIC; the guest uses one of them. */
 #include "board/pc.h"
 #include "board/pc_boot.h"
 #include "board/pc_map.h"
@@ -25,19 +26,26 @@
 
 #include <errno.h>
 
-/* The board is itself a device of the machine, so that it lives and is reset with it. It keeps nothing: its wires' levels come
- * anew from the chips that drive them. */
-struct pc {
-    struct device dev;
-    struct pc_boot boot;
+/* Levels of the wires are kept like any state: a restore that drove them anew would show edges to the controllers. */
+struct pc_state {
     u16 isa_levels;  /* bit n: an ISA device drives interrupt n */
     u16 pirq_levels; /* bit n: the PIRQ router does */
+};
+
+/* The board is itself a device of the machine, so that it lives and is reset with it. */
+struct pc {
+    struct device dev;
+    struct pc_state s;
+    struct pc_boot boot;
     struct device *pic, *ioapic, *rtc, *hpet;
 };
 
+static const struct state_field pc_fields[] = {
+    STATE(struct pc_state, isa_levels), STATE(struct pc_state, pirq_levels), STATE_END};
+
 static void isa_update(struct pc *pc, int n)
 {
-    bool level = (pc->isa_levels | pc->pirq_levels) >> n & 1;
+    bool level = (pc->s.isa_levels | pc->s.pirq_levels) >> n & 1;
 
     i8259_pic_set(pc->pic, n, level);
     ioapic_82093aa_set(pc->ioapic, n == PC_IRQ_PIT ? PC_IOAPIC_PIT_PIN : n, level);
@@ -52,7 +60,7 @@ static void isa_set(void *ctx, int n, bool level)
 {
     struct pc *pc = ctx;
 
-    pc->isa_levels = with_bit(pc->isa_levels, n, level);
+    pc->s.isa_levels = with_bit(pc->s.isa_levels, n, level);
     isa_update(pc, n);
 }
 
@@ -60,7 +68,7 @@ static void isa_pirq_set(void *ctx, int n, bool level)
 {
     struct pc *pc = ctx;
 
-    pc->pirq_levels = with_bit(pc->pirq_levels, n, level);
+    pc->s.pirq_levels = with_bit(pc->s.pirq_levels, n, level);
     isa_update(pc, n);
 }
 
@@ -73,10 +81,16 @@ static void pc_reset(struct device *dev)
 {
     struct pc *pc = container_of(dev, struct pc, dev);
 
-    pc->isa_levels = pc->pirq_levels = 0;
+    pc->s = (struct pc_state){0};
 }
 
-static const struct device_type pc_type = {.name = "pc", .size = sizeof(struct pc), .reset = pc_reset};
+static const struct device_type pc_type = {
+    .name = "pc",
+    .size = sizeof(struct pc),
+    .state_offset = offsetof(struct pc, s),
+    .state = STATE_TABLE(struct pc_state, pc_fields, 1),
+    .reset = pc_reset,
+};
 
 static void interrupt_controllers_add(struct pc *pc)
 {
@@ -85,7 +99,7 @@ static void interrupt_controllers_add(struct pc *pc)
 
     pc->pic = m->pic = i8259_pic_create(m, PC_PORT_PIC_MASTER, PC_PORT_PIC_SLAVE, PC_PORT_ELCR, &intr);
     m->pic_ack = i8259_pic_ack;
-    pc->ioapic = m->ioapic = ioapic_82093aa_create(m, PC_IOAPIC, (u8)m->config.cpu_count);
+    pc->ioapic = m->ioapic = ioapic_82093aa_create(m, PC_IOAPIC, PC_IOAPIC_ID);
     m->ioapic_eoi = ioapic_82093aa_eoi;
 }
 

@@ -1,5 +1,5 @@
-/* The PC: an i440FX + PIIX3/PIIX4-PM board with ISA devices, PCI virtio devices and what --device adds. All wiring is in pc.c,
- * every address and interrupt in pc_map.h. */
+/* The PC: an i440FX + PIIX3/PIIX4-PM board with ISA devices, PCI virtio devices and what --device adds. All wiring is
+ * in pc.c, every address and interrupt in pc_map.h. */
 #ifndef BOARD_PC_H
 #define BOARD_PC_H
 #include "machine/machine.h"

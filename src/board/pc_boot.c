@@ -1,5 +1,5 @@
-/* The firmware's work before a kernel that is loaded directly: see pc_boot.h. Runs at power-on and after every reset, and
- * programs chips through their ports, as firmware does. */
+/* The firmware's work before a kernel that is loaded directly: see pc_boot.h. Runs at power-on and after every reset,
+ * and programs chips through their ports, as firmware does. */
 #include "board/pc_boot.h"
 #include "board/pc_map.h"
 #include "dev/hpet.h"
@@ -118,7 +118,9 @@ static void acpi_tables_build(const struct pc_boot *b, struct machine *m)
         .cpu_count = m->config.cpu_count,
         .lapic_base = PC_LAPIC,
         .ioapic_base = PC_IOAPIC,
+        .ioapic_id = PC_IOAPIC_ID,
         .hpet_base = PC_HPET,
+        .hpet_block_id = hpet_block_id(),
         .sci_irq = PC_IRQ_SCI,
         .pm_base = PC_PORT_PM,
         .reset_port = PC_PORT_RESET,

@@ -1,4 +1,5 @@
-/* Every address and interrupt of the PC board. What the ACPI tables and the memory map tell the guest comes from here too. */
+/* Every address and interrupt of the PC board. What the ACPI tables and the memory map tell the guest comes from here
+ * too. */
 #ifndef BOARD_PC_MAP_H
 #define BOARD_PC_MAP_H
 #include "base/types.h"
@@ -51,7 +52,7 @@ enum {
     PC_IRQ_SCI = 9,
     PC_IRQ_MOUSE = 12,
 };
-enum { PC_IOAPIC_PIT_PIN = 2 };
+enum { PC_IOAPIC_ID = 0, PC_IOAPIC_PIT_PIN = 2 };
 #define PC_PIRQ {10, 10, 11, 11} /* PIRQA to D */
 
 /* PCI slots; what comes after takes the next free ones. */

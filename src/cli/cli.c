@@ -7,16 +7,9 @@
 #include <stddef.h>
 #include <string.h>
 
-static int image(int argc, char **argv)
-{
-    if (argc > 1 && !strcmp(argv[1], "build"))
-        return cli_image_build(argc - 1, argv + 1);
-    return cli_image(argc, argv);
-}
-
 const struct cli_verb cli_verbs[] = {
     {"run", cli_run, "boot a virtual machine"},
-    {"image", image, "build guest images; create, look at, convert and check disk images"},
+    {"image", cli_image, "build guest images; create, look at, convert and check disk images"},
     {"help", cli_help, "explain a verb: skerry help run"},
     {"version", cli_version, "print the version"},
     {NULL, NULL, NULL},

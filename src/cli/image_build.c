@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "cli/child.h"
+#include "cli/image.h"
 #include "cli/option.h"
 #include "cli/quantity.h"
 #include <errno.h>
@@ -28,6 +29,7 @@ extern const char debian_initramfs_sh[], debian_setup_sh[], debian_pack_sh[];
 #define SIZE_MIN MIB(512)
 #define SIZE_MAX_BYTES (GIB(1) * 1024 * 16) /* what ext4 with 4 KiB blocks and 32-bit block numbers can hold */
 
+/* What is asked for, and what must be undone. */
 struct image_build {
     const char *system; /* the operand */
     const char *suite, *kernel, *with, *hostname;
@@ -135,8 +137,8 @@ static int set_system(void *ctx, const char *arg, struct err *e)
 
 static const struct option_spec options[] = {
     {"out", 0, "FILE", set_out,
-     "the disk image; the kernel and the initial RAM disk get\nits name with .vmlinuz and .initrd. Default:\n"
-     "~/.cache/skerry/debian-SUITE.img"},
+     "the disk image, qcow2 if its name ends so, else raw; the\nkernel and the initial RAM disk get its name with\n"
+     ".vmlinuz and .initrd. Default:\n~/.cache/skerry/debian-SUITE.img"},
     {"size", 0, "SIZE", set_size, "the disk's size, 2G if left out; the file is sparse"},
     {"suite", 0, "NAME", set_suite, "Debian's release: bookworm (the default), trixie, sid, …"},
     {"kernel", 0, "FLAVOUR", set_kernel, "cloud-amd64 (the default, small), amd64 or rt-amd64"},
@@ -229,7 +231,8 @@ static int tools_check(struct err *e)
             return err_set(e, -ENOENT, "%s is missing: install it with 'apt-get install %s'", tools[i].program,
                            tools[i].package);
     if (geteuid() && child_run((char *[]){"unshare", "--user", "--map-auto", "--map-root-user", "true", NULL}, e))
-        return err_set(e, -EPERM, "this host does not let you make user namespaces (see /etc/subuid); run this as root");
+        return err_set(e, -EPERM, "this host does not let you make user namespaces (are you in /etc/subuid?); run this "
+                                  "as root");
     return 0;
 }
 
@@ -294,6 +297,21 @@ static int pack(const struct image_build *b, struct err *e)
     return child_run(geteuid() ? argv : argv + 4, e);
 }
 
+/* The finished disk takes the format that the file's name asks for. */
+static int disk_convert(const struct image_build *b, struct err *e)
+{
+    const char *dot = strrchr(b->out, '.');
+    char raw[sizeof(b->folder) + 16], qcow2[sizeof(b->folder) + 16];
+
+    if (!dot || strcmp(dot, ".qcow2"))
+        return 0;
+    snprintf(raw, sizeof(raw), "%s/disk", b->folder);
+    snprintf(qcow2, sizeof(qcow2), "%s/disk.qcow2", b->folder);
+    if (cli_image_convert(7, (char *[]){"convert", "-f", "raw", "-O", "qcow2", raw, qcow2, NULL}))
+        return err_set(e, -EIO, "cannot make a qcow2 image of the disk");
+    return rename(qcow2, raw) ? err_set(e, -errno, "'%s': %m", raw) : 0;
+}
+
 static int file_move(const struct image_build *b, const char *from, const char *to, struct err *e)
 {
     char path[sizeof(b->folder) + 16];
@@ -311,8 +329,9 @@ static int files_publish(const struct image_build *b, struct err *e)
     sibling_name(b, ".initrd", initrd);
     if (file_move(b, "kernel", kernel, e) || file_move(b, "initrd", initrd, e) || file_move(b, "disk", b->out, e))
         return e->code;
-    printf("Boot it with:\n  skerry run --kernel %s --initrd %s \\\n    --disk %s --append 'root=/dev/vda console=ttyS0' "
-           "--memory 1G\n", kernel, initrd, b->out);
+    printf("Boot it with:\n  skerry run --kernel %s --initrd %s \\\n    --disk %s --append 'root=/dev/vda console=ttyS0'"
+           " --memory 1G\n",
+           kernel, initrd, b->out);
     return 0;
 }
 
@@ -329,7 +348,7 @@ static int build(struct image_build *b, struct err *e)
     if (bootstrap(b, e))
         return e->code;
     log_info("[2/2] writing %s, %s", b->out, quantity_format(b->size, size));
-    return pack(b, e) || files_publish(b, e) ? e->code : 0;
+    return pack(b, e) || disk_convert(b, e) || files_publish(b, e) ? e->code : 0;
 }
 
 int cli_image_build(int argc, char **argv)

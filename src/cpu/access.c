@@ -164,7 +164,7 @@ static void mem_probe(struct vcpu *c, u64 gva, u32 size, enum mmu_access access,
 {
     tlb_get(c, gva, access, mmu);
     if (crosses_page(gva, size))
-        tlb_get(c, (gva + size - 1) & c->lin_mask, access, mmu);
+        tlb_get(c, (gva + size - 1) & c->lin_mask & PAGE_MASK, access, mmu);
 }
 
 void mem_probe_read(struct vcpu *c, u64 gva, u32 size, int mmu)

@@ -11,25 +11,42 @@ enum cpu_feature {
 #undef FEATURE
     FEAT_COUNT
 };
+#define FEATURE_WORDS ((FEAT_COUNT + 63) / 64)
+
+/* Where CPUID shows a feature: registers count EAX, EBX, ECX, EDX. */
+struct cpu_feature_place {
+    u32 leaf;
+    u8 sub, reg, bit;
+    const char *name;
+};
+extern const struct cpu_feature_place cpu_feature_places[FEAT_COUNT];
 
 struct cpu_model {
     char name[32];
-    u64 features[(FEAT_COUNT + 63) / 64];
+    char brand[48];     /* CPUID.80000002H–80000004H, not terminated */
+    char vendor[12];
+    bool amd;           /* the vendor is AMD (or Hygon): its quirks apply */
+    u64 features[FEATURE_WORDS];
     u64 xcr0_mask;      /* XCR0 bits the guest may set */
     u64 cr4_mask;       /* CR4 bits that exist */
     u64 efer_mask;
     int phys_bits;
     u32 signature;      /* CPUID.1:EAX */
+    u32 max_basic, max_extended; /* leaves; max_extended 0: none */
 };
 
-/* Finds the model, or the best one the host can back for an empty name. -EINVAL with a sentence that lists the models for
+/* After ext_setup. Finds the model, or the best one the host can back for an empty name. -EINVAL with a sentence that lists the models for
  * an unknown one, -ENOTSUP naming the missing feature for one the host cannot back. */
 int cpu_model_create(const struct cpu_model_name *name, struct cpu_model **ret, struct err *e);
 void cpu_model_free(struct cpu_model *m);
 
+static inline bool model_has(const struct cpu_model *m, enum cpu_feature f)
+{
+    return m->features[f / 64] >> (f % 64) & 1;
+}
 static inline bool has(const struct vcpu *c, enum cpu_feature f)
 {
-    return c->group->model->features[f / 64] >> (f % 64) & 1;
+    return model_has(c->group->model, f);
 }
 
 /* CPUID with EAX = leaf, ECX = sub, for this vCPU (topology, APIC id, OSXSAVE and XSAVE sizes follow its state). */

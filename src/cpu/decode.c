@@ -64,7 +64,7 @@ static u8 register_operand(ZydisRegister r)
     }
 }
 
-static void memory_operand(struct insn *i, const ZydisDecodedOperand *op)
+static void memory_operand(struct insn *i, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *op)
 {
     i->mem = op->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM;
     i->seg = (u8)segment_number(op->mem.segment);
@@ -72,16 +72,22 @@ static void memory_operand(struct insn *i, const ZydisDecodedOperand *op)
     i->index = register_offset(op->mem.index);
     i->scale = op->mem.scale == 8 ? 3 : op->mem.scale == 4 ? 2 : op->mem.scale == 2 ? 1 : 0;
     i->disp = (s32)op->mem.disp.value;
+    if (zi->raw.sib.offset && zi->raw.modrm.mod == 0 && zi->raw.sib.base == 5) {
+        /* no base but a displacement, whatever REX.B says; Zydis 4.0 takes R13D for one */
+        i->base = RZERO * 8;
+        i->disp = (s32)zi->raw.disp.value;
+    }
     if (op->encoding == ZYDIS_OPERAND_ENCODING_DISP16_32_64) /* MOV AL, moffs: the offset may have 64 bits */
         i->imm = op->mem.disp.value & (i->addrsize == 8 ? ~0ull : i->addrsize == 4 ? 0xffffffff : 0xffff);
 }
 
-static void operand_fill(struct insn *i, const ZydisDecodedOperand *op, bool second_immediate)
+static void operand_fill(struct insn *i, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *op,
+                         bool second_immediate)
 {
     switch (op->type) {
     case ZYDIS_OPERAND_TYPE_MEMORY:
         if (op->encoding != ZYDIS_OPERAND_ENCODING_NONE || op->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN)
-            memory_operand(i, op);
+            memory_operand(i, zi, op);
         break;
     case ZYDIS_OPERAND_TYPE_IMMEDIATE:
         if (second_immediate)
@@ -167,7 +173,7 @@ static void insn_fill(struct insn *i, const struct insn_source *src)
                        .lock = !!(zi->attributes & ZYDIS_ATTRIB_HAS_LOCK)};
     i->seg = string_segment(zi);
     for (int n = 0; n < zi->operand_count; n++)
-        operand_fill(i, &src->op[n], n && src->op[n - 1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE);
+        operand_fill(i, zi, &src->op[n], n && src->op[n - 1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE);
     i->ends_block = ends_block(src);
     if (zi->attributes & ZYDIS_ATTRIB_HAS_REP || zi->attributes & ZYDIS_ATTRIB_HAS_REPE)
         i->rep = 0xf3;
@@ -194,8 +200,11 @@ static int illegal(struct insn *ret, insn_fn *fn)
 static void choose(struct vcpu *c, struct insn *i, const struct insn_source *src)
 {
     insn_choose_fn *fn = choose_general(src->zi->mnemonic);
+    ZydisISAExt ext = src->zi->meta.isa_ext;
 
-    if (fn)
+    if (ext == ZYDIS_ISA_EXT_KNC || ext == ZYDIS_ISA_EXT_KNCE || ext == ZYDIS_ISA_EXT_KNCV)
+        i->fn = exec_ud; /* Knights Corner's encodings: no other processor has them */
+    else if (fn)
         fn(c, i, src);
     else if (vector_insn(src))
         choose_vector(c, i, src);

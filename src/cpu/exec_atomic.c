@@ -43,13 +43,14 @@ static void cmpxchg_m(struct vcpu *c, const struct insn *i)
     accumulator_update(c, i, old);
 }
 
+/* A register destination that does not match keeps its upper half too. */
 static void cmpxchg_r(struct vcpu *c, const struct insn *i)
 {
     u64 val = reg_read(c, i->rm, i->opsize), old;
 
     old = cmpxchg_host[size_index(i->opsize)](&c->cc, &val, c->s.gpr[RAX], reg_read(c, i->reg, i->opsize));
-    /* a 32-bit destination is written, and extended, in either case */
-    reg_write(c, i->rm, i->opsize, val);
+    if (c->cc & FLAG_ZF << 8)
+        reg_write(c, i->rm, i->opsize, val);
     accumulator_update(c, i, old);
 }
 

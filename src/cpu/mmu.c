@@ -238,14 +238,13 @@ static bool stack_access(struct vcpu *c, u64 gva)
 
     if (!i)
         return false;
-    if (i->mem && gva - (c->lin_base[i->seg] + insn_ea(c, i)) < 64)
-        return i->seg == SEG_SS;
     switch (i->mnemonic) {
     case ZYDIS_MNEMONIC_PUSH: case ZYDIS_MNEMONIC_POP: case ZYDIS_MNEMONIC_CALL: case ZYDIS_MNEMONIC_RET:
     case ZYDIS_MNEMONIC_ENTER: case ZYDIS_MNEMONIC_LEAVE: case ZYDIS_MNEMONIC_PUSHFQ: case ZYDIS_MNEMONIC_POPFQ:
     case ZYDIS_MNEMONIC_PUSHF: case ZYDIS_MNEMONIC_POPF: case ZYDIS_MNEMONIC_IRETQ: case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_IRET: return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_IRET:
+        return !i->mem || i->seg == SEG_SS || gva - (c->lin_base[i->seg] + insn_ea(c, i)) >= 64;
+    default: return i->mem && i->seg == SEG_SS;
     }
 }
 

@@ -7,6 +7,10 @@
 bool msr_read(struct vcpu *c, u32 msr, u64 *ret);
 bool msr_write(struct vcpu *c, u32 msr, u64 val);
 
+/* The memory type range registers and IA32_PAT, of msr_mtrr.c. SDM vol. 3 §11.11, §11.12. */
+bool mtrr_msr_read(struct vcpu *c, u32 msr, u64 *ret);
+bool mtrr_msr_write(struct vcpu *c, u32 msr, u64 val);
+
 /* The TSC as the guest reads it now. */
 u64 tsc_read(struct vcpu *c);
 

@@ -17,6 +17,7 @@ static const struct tss_layout tss16 = {2, 0x2b, 0x0e, 0x10, 0x12, 0x22, 0x2a, 4
 static const struct tss_layout tss32 = {4, 0x67, 0x20, 0x24, 0x28, 0x48, 0x60, 6, 4};
 #define TSS32_CR3 0x1c
 #define TSS32_TRAP 0x64
+#define EXCEPTION_VECTORS 32 /* vcpu.delivering below this is a fault; above, an interrupt */
 
 /* What the new TSS holds, read before anything changes. */
 struct task {
@@ -79,7 +80,8 @@ static u64 old_descriptor(struct vcpu *c, u32 ext)
 {
     struct descriptor d;
 
-    if (!descriptor_read(c, c->s.seg_sel[SEG_TR], &d))
+    if (!descriptor_read(c, c->s.seg_sel[SEG_TR], &d) ||
+        c->s.seg_limit[SEG_TR] < layout_of(c->s.seg_attr[SEG_TR])->limit)
         raise_error(c, EXC_TS, selector_error(c->s.seg_sel[SEG_TR]) | ext);
     mem_probe_write(c, d.gva, 8, mmu_system(c));
     return d.gva;
@@ -107,7 +109,7 @@ static void selectors_load(struct vcpu *c, const struct task *t)
 static void registers_load(struct vcpu *c, const struct tss_layout *l, const struct task *t, u64 flags)
 {
     for (int n = 0; n < 8; n++)
-        reg_write(c, n * 8, l->size, t->gpr[n] | (l->size == 2 ? 0xffff0000 : 0));
+        c->s.gpr[n] = t->gpr[n] | (l == &tss16 ? 0xffff0000 : 0); /* 80286 tasks: so processors fill the upper halves */
     c->s.gpr[RIP] = t->ip;
     c->insn = NULL; /* from here on RIP is the new task's */
     flags_load(c, flags & 0x3f7fd5);
@@ -187,7 +189,9 @@ static void segments_load(struct vcpu *c, const struct task *t, u32 ext)
         return;
     }
     code_load(c, t->seg[SEG_CS], ext);
+    vcpu_mode_update(c); /* each on its own: a fault in the next one is handled with what is loaded so far */
     stack_load(c, t->seg[SEG_SS], ext);
+    vcpu_mode_update(c);
     for (int n = 0; n < 4; n++)
         data_load(c, data[n], t->seg[data[n]], ext);
     vcpu_mode_update(c);
@@ -209,7 +213,7 @@ static void tasks_exchange(struct vcpu *c, struct descriptor *d, enum task_switc
 {
     u64 flags = flags_get(c);
 
-    if (kind == TASK_GATE && c->delivering < EXC_COUNT && c->delivering != EXC_DB)
+    if (kind == TASK_GATE && c->delivering < EXCEPTION_VECTORS && c->delivering != EXC_DB)
         flags |= FLAG_RF;
     task_save(c, kind == TASK_IRET ? flags & ~(u64)FLAG_NT : flags);
     if (kind == TASK_JUMP || kind == TASK_IRET)

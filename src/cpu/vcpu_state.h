@@ -98,6 +98,7 @@ struct interp;
 struct lapic;
 struct cpu_model;
 struct tlb;
+struct vector_stubs;
 
 /* Why a vCPU must leave the fast loop; bits of `attention`, set from any thread. */
 enum {
@@ -153,6 +154,7 @@ struct vcpu {
 struct vcpu_group {
     struct vcpu_group_config config;
     struct cpu_model *model;
+    struct vector_stubs *vector;
     int count;
     struct vcpu *vcpu[VCPUS_MAX];
     bool stopping;

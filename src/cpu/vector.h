@@ -12,8 +12,11 @@ insn_choose_fn choose_vector;
 bool vector_insn(const struct insn_source *src);
 
 /* Stubs live in a code cache shared by the group; created with it. */
-struct vector_stubs;
 int vector_setup(struct vcpu_group *g, struct err *e);
 void vector_free(struct vcpu_group *g);
+
+/* Sees that there is room for the stubs of a whole block; if not, stops the world, forgets every vCPU's decoded blocks and
+ * all stubs. The engine calls it before it decodes a block, while it holds no decoded instruction. */
+void vector_make_room(struct vcpu *c);
 
 #endif

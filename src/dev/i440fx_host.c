@@ -1,8 +1,8 @@
 /* Intel 440FX host bridge (82441FX PMC), function 0: see i440fx_host.h. Data sheet 290549.
  *
- * Operating systems look for it to know the board; firmware programs it. All DRAM is where the board mapped it, so the
- * programmable attribute map and the SMM registers are kept but move nothing, and after reset the map says what is the case:
- * RAM, readable and writable. */
+ * Operating systems look for it to know the board; firmware programs it. All DRAM is where the board mapped it, so
+ * the programmable attribute map and the SMM registers are kept but move nothing, and after reset the map says what
+ * is the case: RAM, readable and writable. */
 #include "dev/i440fx_host.h"
 #include "machine/machine.h"
 

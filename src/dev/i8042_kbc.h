@@ -5,7 +5,7 @@
 #include "machine/machine.h"
 
 /* Data at `data_port`, command and status at `command_port`, system control port A (fast A20 and reset) at `control_port`.
- * IRQ 1 and IRQ 12 outputs are copied. */
+ * The interrupt outputs are copied. */
 struct device *i8042_kbc_create(struct machine *m, u16 data_port, u16 command_port, u16 control_port,
                                 const struct irq *irq1, const struct irq *irq12);
 

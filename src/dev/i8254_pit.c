@@ -33,7 +33,6 @@ struct i8254_channel {
     bool stopped;    /* the gate holds the count */
     bool write_high, read_high; /* which half of a two-byte access is next */
     bool count_latched, status_latched;
-    u8 pad[2];
 };
 
 struct i8254_pit_state {
@@ -57,7 +56,7 @@ struct i8254_pit {
     PIT_STATE(c.latched), PIT_STATE(c.latched_status), PIT_STATE(c.low_byte), PIT_STATE(c.mode),                     \
     PIT_STATE(c.access), PIT_STATE(c.bcd), PIT_STATE(c.gate), PIT_STATE(c.next_low), PIT_STATE(c.loaded),            \
     PIT_STATE(c.started), PIT_STATE(c.stopped), PIT_STATE(c.write_high), PIT_STATE(c.read_high),                   \
-    PIT_STATE(c.count_latched), PIT_STATE(c.status_latched), STATE_ARRAY(struct i8254_pit_state, c.pad)
+    PIT_STATE(c.count_latched), PIT_STATE(c.status_latched)
 
 static const struct state_field i8254_pit_fields[] = {
     CHANNEL_FIELDS(c0), CHANNEL_FIELDS(c1), CHANNEL_FIELDS(c2), PIT_STATE(rise0), PIT_STATE(port61), PIT_STATE(out0),
@@ -193,6 +192,11 @@ static u8 status_read(const struct i8254_channel *c, u64 now)
     return (u8)(out_level(c, now) << 7 | null_count << 6 | c->access << 4 | c->mode << 1 | c->bcd);
 }
 
+static u64 rise_ns(const struct i8254_pit *p)
+{
+    return p->s.rise0 == NO_TICK ? TIMER_NEVER : tick_ns(p->s.rise0);
+}
+
 /* Drives OUT0: the edge that is due, if any, then the level; and arms the next one. */
 static void out0_update(struct i8254_pit *p)
 {
@@ -209,7 +213,7 @@ static void out0_update(struct i8254_pit *p)
     if (level != p->s.out0)
         irq_set(&p->out0, p->s.out0 = level);
     p->s.rise0 = next_rise(c, periodic(c) && c->count < FASTEST ? now + FASTEST : now);
-    timer_set(&p->timer, p->s.rise0 == NO_TICK ? TIMER_NEVER : tick_ns(p->s.rise0));
+    timer_set(&p->timer, rise_ns(p));
 }
 
 static void out0_rises(void *pit)
@@ -438,7 +442,7 @@ static void i8254_pit_loaded(struct device *dev)
         channel_check(channel(p, n));
     p->s.port61 &= PORT61_WRITABLE;
     irq_set(&p->out0, p->s.out0);
-    out0_update(p);
+    timer_set(&p->timer, rise_ns(p));
 }
 
 static void i8254_pit_destroy(struct device *dev)

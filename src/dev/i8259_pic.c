@@ -308,10 +308,11 @@ static const struct io_ops master_ops = {master_read, master_write, 1, 1};
 static const struct io_ops slave_ops = {slave_read, slave_write, 1, 1};
 static const struct io_ops elcr_ops = {elcr_read, elcr_write, 1, 1};
 
-/* Power-on contents are undefined; all masked is kind to guests that a loader starts without firmware. Pins keep their level. */
+/* Power-on contents are undefined; all masked is kind to guests that a loader starts without firmware. Inputs are low: the
+ * devices behind them reset too. */
 static void chip_reset(struct i8259 *c)
 {
-    *c = (struct i8259){.imr = 0xff, .lowest = 7, .input = c->input};
+    *c = (struct i8259){.imr = 0xff, .lowest = 7};
 }
 
 static void i8259_pic_reset(struct device *dev)

@@ -165,6 +165,7 @@ static void ioapic_82093aa_reset(struct device *dev)
     for (int pin = 0; pin < IOAPIC_PINS; pin++)
         a->s.redirection[pin] = RED_MASKED;
     a->s.id = a->reset_id;
+    a->s.input = 0; /* the devices behind the pins reset too */
     a->s.index = 0;
 }
 

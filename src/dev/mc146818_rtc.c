@@ -380,7 +380,7 @@ static void mc146818_rtc_loaded(struct device *dev)
 
     irq_update(r);
     periodic_arm(r);
-    update_cycle(r);
+    timer_set(&r->update, machine_now(dev->machine)); /* seconds may have passed in between */
 }
 
 static void mc146818_rtc_destroy(struct device *dev)

@@ -300,6 +300,7 @@ static u8 lsr_read(struct ns16550_uart *u)
     if (u->s.fcr & FCR_ENABLE && rx_holds_error(u))
         val |= LSR_FIFO_ERROR;
     u->s.line_error = 0;
+    u->s.rx_error[0] = 0; /* it has been seen */
     return val;
 }
 
@@ -397,7 +398,8 @@ static void ns16550_uart_loaded(struct device *dev)
     struct ns16550_uart *u = container_of(dev, struct ns16550_uart, dev);
 
     u->s.rx_count = (u8)MIN(u->s.rx_count, fifo_size(u)); /* the stream is not to be trusted */
-    update(u);
+    timer_arm(u);
+    irq_update(u);
     if (u->console)
         console_room(u->console);
 }

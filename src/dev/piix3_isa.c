@@ -1,6 +1,7 @@
 /* Intel PIIX3 (82371SB) function 0, the PCI-to-ISA bridge: see piix3_isa.h. Data sheet 290550, §2.2 and §2.4.
  *
- * Left out: the X-bus chip selects, DMA and ISA timing registers, which read as 0: the chips behind them answer always. */
+ * Left out: the X-bus chip selects, DMA and ISA timing registers, which read as 0: the chips behind them answer
+ * always. */
 #include "dev/piix3_isa.h"
 #include "base/trace.h"
 #include "dev/i440fx_host.h"
@@ -13,18 +14,21 @@ enum { RCR_SYSTEM_RESET = 0x02, RCR_RESET_CPU = 0x04 };
 #define PIRQ_ALLOWED 0xdef8u /* ISA interrupts 3–7, 9–12, 14 and 15 */
 
 struct piix3_isa_state {
+    bool pirq_level[4]; /* as the PCI bus drives them */
+    u16 driven;         /* bit n: isa_irq[n] is driven high */
     u8 reset_control;
+    u8 pad;
 };
 
 struct piix3_isa {
     struct pci_device pci;
     struct piix3_isa_state s;
     struct irq isa_irq[16];
-    bool pirq_level[4]; /* as the PCI bus drives them; it does so again after a restore */
-    u16 driven;         /* bit n: isa_irq[n] is driven high */
 };
 
-static const struct state_field piix3_isa_fields[] = {STATE(struct piix3_isa_state, reset_control), STATE_END};
+static const struct state_field piix3_isa_fields[] = {
+    STATE_ARRAY(struct piix3_isa_state, pirq_level), STATE(struct piix3_isa_state, driven),
+    STATE(struct piix3_isa_state, reset_control), STATE(struct piix3_isa_state, pad), STATE_END};
 
 static u16 isa_levels(const struct piix3_isa *p)
 {
@@ -33,7 +37,7 @@ static u16 isa_levels(const struct piix3_isa *p)
     for (int i = 0; i < 4; i++) {
         u8 route = p->pci.ps.config[PIIX3_PIRQRCA + i];
 
-        if (p->pirq_level[i] && !(route & PIRQRC_DISABLED))
+        if (p->s.pirq_level[i] && !(route & PIRQRC_DISABLED))
             levels |= (u16)(1u << (route & PIRQRC_IRQ));
     }
     return levels & PIRQ_ALLOWED;
@@ -41,9 +45,9 @@ static u16 isa_levels(const struct piix3_isa *p)
 
 static void isa_update(struct piix3_isa *p)
 {
-    u16 levels = isa_levels(p), changed = levels ^ p->driven;
+    u16 levels = isa_levels(p), changed = levels ^ p->s.driven;
 
-    p->driven = levels;
+    p->s.driven = levels;
     for (int n = 0; n < 16; n++)
         if (changed >> n & 1)
             irq_set(&p->isa_irq[n], levels >> n & 1);
@@ -53,7 +57,7 @@ static void pirq_set(void *ctx, int pin, bool level)
 {
     struct piix3_isa *p = ctx;
 
-    p->pirq_level[pin] = level;
+    p->s.pirq_level[pin] = level;
     isa_update(p);
 }
 
@@ -67,8 +71,8 @@ static u64 reset_control_read(struct device *dev, u64 offset, int size)
     return container_of(dev, struct piix3_isa, pci.dev)->s.reset_control;
 }
 
-/* The rising edge of bit 2 resets. The soft reset (bit 1 clear) would only INIT the processor on the chip; here it resets
- * everything too, which is what those who use it want. */
+/* The rising edge of bit 2 resets. The soft reset (bit 1 clear) would only INIT the processor on the chip; here it
+ * resets everything too, which is what those who use it want. */
 static void reset_control_write(struct device *dev, u64 offset, int size, u64 val)
 {
     struct piix3_isa *p = container_of(dev, struct piix3_isa, pci.dev);
@@ -94,22 +98,12 @@ static void piix3_isa_reset(struct device *dev)
     isa_update(p);
 }
 
-/* The interrupt controllers' inputs were restored with them; whatever was driven here before means nothing. */
-static void piix3_isa_loaded(struct device *dev)
-{
-    struct piix3_isa *p = container_of(dev, struct piix3_isa, pci.dev);
-
-    p->driven = (u16)~isa_levels(p) & PIRQ_ALLOWED;
-    isa_update(p);
-}
-
 const struct device_type piix3_isa_type = {
     .name = "piix3_isa",
     .size = sizeof(struct piix3_isa),
     .state_offset = offsetof(struct piix3_isa, s),
     .state = STATE_TABLE(struct piix3_isa_state, piix3_isa_fields, 1),
     .reset = piix3_isa_reset,
-    .loaded = piix3_isa_loaded,
 };
 
 struct device *piix3_isa_create(struct machine *m, int slot, u16 reset_port, const struct irq isa_irq[16])

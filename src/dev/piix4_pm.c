@@ -1,7 +1,7 @@
 /* Intel PIIX4 (82371AB) function 3, power management: see piix4_pm.h. Data sheet 290562 ch. 7 and 11; ACPI 6.4 §4.8.
  *
- * There is no SMM: a write to the SMI command port does what the firmware's handler would do. Of the sleep states only S5 exists;
- * SMBus, throttling and the general-purpose events are left out and read as 0. */
+ * There is no SMM: a write to the SMI command port does what the firmware's handler would do. Of the sleep states
+ * only S5 exists; SMBus, throttling and the general-purpose events are left out and read as 0. */
 #include "dev/piix4_pm.h"
 #include "base/trace.h"
 #include "machine/machine.h"

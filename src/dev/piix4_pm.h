@@ -1,4 +1,5 @@
-/* Intel PIIX4 (82371AB) function 3: ACPI power management. PM1a event and control registers, PM timer, SMI command port. */
+/* Intel PIIX4 (82371AB) function 3: ACPI power management. PM1a event and control registers, PM timer, SMI command
+ * port. */
 #ifndef DEV_PIIX4_PM_H
 #define DEV_PIIX4_PM_H
 #include "machine/pci.h"
@@ -14,8 +15,9 @@ enum { /* offsets in the PM block, as the FADT names them */
 };
 enum { PM_ACPI_ENABLE = 0xf1, PM_ACPI_DISABLE = 0xf0 }; /* values for the SMI command port, as the FADT names them */
 
-/* Adds it at 00:`slot`.`function`. `sci` is its interrupt output, level, active high (copied). `smi_cmd` is the SMI command port (0xB2);
- * the status port follows it. The PM block appears once PMBASE and PMREGMISC are written, as a firmware does. */
+/* Adds it at 00:`slot`.`function`. `sci` is its interrupt output, level, active high (copied). `smi_cmd` is the SMI
+ * command port (0xB2); the status port follows it. The PM block appears once PMBASE and PMREGMISC are written, as a
+ * firmware does. */
 struct device *piix4_pm_create(struct machine *m, int slot, int function, u16 smi_cmd, const struct irq *sci);
 
 /* The user pressed the power button: PWRBTN_STS, and an SCI if the guest enabled it. Machine lock held. */

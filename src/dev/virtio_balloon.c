@@ -161,7 +161,7 @@ static const struct virtio_model virtio_balloon_model = {
 const struct device_type virtio_balloon_type = {
     .name = "virtio_balloon", .size = sizeof(struct virtio_balloon), .state_offset = offsetof(struct virtio_balloon, s),
     .state = STATE_TABLE(struct virtio_balloon_state, virtio_balloon_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded,
+    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_pci_destroy,
 };
 
 /* By the specification reporting has queue 4; Linux numbers the queues that it uses without gaps and takes 2. With statistics

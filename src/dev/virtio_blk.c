@@ -334,8 +334,7 @@ static void virtio_blk_destroy(struct device *dev)
 {
     struct virtio_blk *b = blk_of(virtio_pci_of(dev));
 
-    b->virtio.resetting = true; /* the guest is gone */
-    disk_drain(b->disk);
+    virtio_pci_destroy(dev);
     free(b->requests);
 }
 

@@ -157,7 +157,7 @@ static const struct virtio_model virtio_console_model = {
 const struct device_type virtio_console_type = {
     .name = "virtio_console", .size = sizeof(struct virtio_console), .state_offset = offsetof(struct virtio_console, s),
     .state = STATE_TABLE(struct virtio_console_state, virtio_console_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded,
+    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_pci_destroy,
 };
 
 struct device *virtio_console_create(struct machine *m, struct console *console)

@@ -183,7 +183,7 @@ static const struct virtio_model virtio_net_model = {
 const struct device_type virtio_net_type = {
     .name = "virtio_net", .size = sizeof(struct virtio_net), .state_offset = offsetof(struct virtio_net, s),
     .state = STATE_TABLE(struct virtio_net_state, virtio_net_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded,
+    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_pci_destroy,
 };
 
 struct device *virtio_net_create(struct machine *m, struct net *net, const u8 mac[6])

@@ -632,6 +632,16 @@ void virtio_pci_reset(struct device *dev)
     reset_finish(v);
 }
 
+void virtio_pci_destroy(struct device *dev)
+{
+    struct virtio_pci *v = virtio_pci_of(dev);
+
+    v->resetting = true; /* the guest is gone */
+    if (v->model->drain)
+        v->model->drain(v);
+    event_loop_cancel(dev->machine->loop, &v->serve_task);
+}
+
 void virtio_pci_loaded(struct device *dev)
 {
     struct virtio_pci *v = virtio_pci_of(dev);

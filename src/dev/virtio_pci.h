@@ -35,14 +35,13 @@ struct virtio_state {
     u16 config_vector, queue_select;
     u8 status, isr, config_generation;
     bool config_changed; /* since the driver last read its configuration */
-    u8 pad[4];
 };
 
 /* Entries for the table of a state struct T that has a struct virtio_state at `f`. */
 #define VIRTIO_STATE_FIELDS(T, f)                                                                                    \
     VIRTQ_STATE_FIELDS(T, f.queue), STATE(T, f.driver_features), STATE(T, f.device_feature_select),                  \
     STATE(T, f.driver_feature_select), STATE(T, f.config_vector), STATE(T, f.queue_select), STATE(T, f.status),      \
-    STATE(T, f.isr), STATE(T, f.config_generation), STATE(T, f.config_changed), STATE_ARRAY(T, f.pad)
+    STATE(T, f.isr), STATE(T, f.config_generation), STATE(T, f.config_changed)
 
 struct virtio_pci;
 
@@ -94,6 +93,7 @@ static inline struct virtio_pci *virtio_pci_of(struct device *dev)
 /* For the device_type of every virtio device. */
 void virtio_pci_reset(struct device *dev);
 void virtio_pci_loaded(struct device *dev);
+void virtio_pci_destroy(struct device *dev);
 
 bool virtio_pci_has(const struct virtio_pci *v, int feature); /* negotiated */
 

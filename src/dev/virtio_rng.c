@@ -54,7 +54,7 @@ static const struct virtio_model virtio_rng_model = {
 const struct device_type virtio_rng_type = {
     .name = "virtio_rng", .size = sizeof(struct virtio_rng), .state_offset = offsetof(struct virtio_rng, s),
     .state = STATE_TABLE(struct virtio_rng_state, virtio_rng_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded,
+    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_pci_destroy,
 };
 
 struct device *virtio_rng_create(struct machine *m)

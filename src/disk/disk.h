@@ -10,10 +10,13 @@
 
 enum disk_format { DISK_FORMAT_AUTO, DISK_FORMAT_RAW, DISK_FORMAT_QCOW2 };
 
+enum disk_io { DISK_IO_AUTO, DISK_IO_THREADS }; /* AUTO: io_uring where the host has it, threads where not */
+
 struct disk_options {
     enum disk_format format; /* AUTO: by the file's magic; raw files whose content looks like another format need it said */
     bool readonly;
     bool snapshot; /* writes go to a temporary overlay that is lost at close */
+    enum disk_io io;
 };
 
 struct disk;
@@ -23,7 +26,7 @@ enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_WRITE_ZEROE
 /* The caller owns the request and its buffers until done() is called, once, in the loop thread. */
 struct disk_request {
     enum disk_op op;
-    u64 offset, length;       /* bytes, within the disk; length equals the sum of iov for READ and WRITE */
+    u64 offset, length;       /* bytes, multiples of 512; within the disk; length equals the sum of iov for READ and WRITE */
     const struct iovec *iov;
     int iov_count;
     void (*done)(struct disk_request *r, int result); /* 0 or -Exxx */
@@ -31,14 +34,14 @@ struct disk_request {
     void *priv[4];            /* the disk's own */
 };
 
-/* Opens an image for a VM. Locks the file (shared if readonly) so that no second VM writes to it: -EBUSY names the holder
- * where known. */
+/* Opens an image for a VM, and its backing files. Locks them (shared if readonly) so that no second VM writes to them: -EBUSY.
+ * The loop must outlive the disk. */
 int disk_open(const char *path, const struct disk_options *options, struct event_loop *loop, struct disk **ret, struct err *e);
-void disk_close(struct disk *d); /* waits for what is in flight, flushes; NULL is fine */
+void disk_close(struct disk *d); /* loop thread, not from done(): completes what is in flight, flushes; NULL is fine */
 
 u64 disk_size(const struct disk *d);      /* bytes, a multiple of 512 */
 bool disk_readonly(const struct disk *d);
-void disk_submit(struct disk *d, struct disk_request *r); /* out of range, or write to read-only: done(-EINVAL/-EROFS) later */
+void disk_submit(struct disk *d, struct disk_request *r); /* out of range: done(-EINVAL) later; changes to a read-only disk: -EROFS */
 
 /* Waits until nothing is in flight; calls done() of each request on the way. Loop thread: for resets, where buffers must not
  * change any more. */

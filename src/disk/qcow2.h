@@ -30,7 +30,7 @@ int qcow2_create(int fd, const char *path, const struct qcow2_create *c, struct 
 struct qcow2_check {
     u64 errors, leaks;      /* corrupt entries; clusters that are counted more often than used */
     u64 fixed;              /* of them, what was repaired */
-    u64 clusters, allocated, compressed; /* of the guest disk */
+    u64 allocated, compressed; /* of the guest disk */
     void (*report)(void *ctx, const char *sentence); /* one line a finding; may be NULL */
     void *ctx;
 };

@@ -108,14 +108,29 @@ static int count_l2(struct checker *c, u64 l1_entry, u8 *buf, bool active)
     return r;
 }
 
+static int count_l2_tables(struct checker *c, const struct qcow2_table *l1, u8 *buf, bool active)
+{
+    u64 tables = 0;
+    int r = 0;
+
+    for (u32 i = 0; i < l1->count && !r; i++) {
+        tables += !!(l1->entries[i] & QCOW2_OFFSET_MASK);
+        if (tables > c->clusters) { /* all the same table, say: reading on would take forever */
+            ERROR(c, "the L1 table at %#llx names more L2 tables than the file can hold", HEX(l1->offset));
+            return 0;
+        }
+        r = count_l2(c, l1->entries[i], buf, active);
+    }
+    return r;
+}
+
 static int count_l1(struct checker *c, const struct qcow2_table *l1, bool active)
 {
     u8 *buf = malloc(c->q->cluster_size);
     int r = buf ? 0 : -ENOMEM;
 
     if (l1->count && !r && count_table(c, "L1 table", l1->offset, l1->count * 8ull))
-        for (u32 i = 0; i < l1->count && !r; i++)
-            r = count_l2(c, l1->entries[i], buf, active);
+        r = count_l2_tables(c, l1, buf, active);
     free(buf);
     return r;
 }
@@ -288,11 +303,15 @@ static int check_flags(struct checker *c, bool repair)
 {
     struct qcow2_table *l1 = &c->q->l1;
     u8 *buf = malloc(c->q->cluster_size);
+    u64 tables = 0;
     int r = buf ? 0 : -ENOMEM;
 
     for (u32 i = 0; i < l1->count && !r; i++) {
         u64 entry = l1->entries[i], offset = entry & QCOW2_OFFSET_MASK;
 
+        tables += !!offset;
+        if (tables > c->clusters)
+            break; /* as in count_l2_tables */
         if (!flag_is_right(c, entry)) {
             ERROR(c, "L1 entry %#llx has the wrong copied flag", HEX(entry));
             if (repair) {

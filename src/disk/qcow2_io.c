@@ -151,7 +151,7 @@ static int write_step(struct qcow2 *q, struct iov_cursor *from, u64 offset, u64 
 
 static int write_steps(struct qcow2 *q, struct iov_cursor *from, u64 *offset, u64 *length, bool exclusive)
 {
-    u64 n;
+    u64 n = 0;
     int r = 0;
 
     while (*length && !r) {

@@ -228,7 +228,7 @@ int qcow2_alloc(struct qcow2 *q, u64 want, u64 *ret_offset, u64 *ret_got, bool *
 /* Lowers the count of one cluster and gives its space back if that was the last use. */
 static int drop_cluster(struct qcow2 *q, u64 cluster)
 {
-    u64 count;
+    u64 count = 0;
     int r = qcow2_refcount_get(q, cluster, &count);
 
     if (r < 0)

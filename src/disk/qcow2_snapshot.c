@@ -42,7 +42,7 @@ static int read_entry(struct qcow2 *q, u64 offset, struct names *n, struct qcow2
 int qcow2_snapshot_each(struct qcow2 *q, int (*fn)(void *ctx, const struct qcow2_snapshot *s), void *ctx, u64 *ret_length)
 {
     struct names *n = malloc(sizeof(*n));
-    u64 offset = q->h.snapshots_offset, length;
+    u64 offset = q->h.snapshots_offset, length = 0;
     int r = !n ? -ENOMEM : q->h.nb_snapshots > SNAPSHOTS_MAX ? -EIO : 0;
 
     for (u32 i = 0; i < q->h.nb_snapshots && !r; i++) {

@@ -1,6 +1,8 @@
-/* The boot vCPU as boot protocols want it: see boot_entry.h. Linux Documentation/arch/x86/boot.rst "64-bit boot protocol",
- * Xen docs/misc/pvh.pandoc, Multiboot Specification §3.2. All of them ask for flat segments and interrupts off. */
+/* The boot vCPU as boot protocols want it: see boot_entry.h. Linux Documentation/arch/x86/boot.rst "64-bit boot
+ * protocol", Xen docs/misc/pvh.pandoc, Multiboot Specification §3.2. All of them ask for flat segments and interrupts
+ * off, and expect the local APIC as a PC's firmware leaves it. */
 #include "machine/boot_entry.h"
+#include "cpu/lapic.h"
 #include "cpu/vcpu_state.h"
 #include "machine/machine.h"
 
@@ -20,7 +22,8 @@ void machine_boot_enter(struct machine *m, const struct boot_entry *entry)
 {
     bool long_mode = entry->mode == BOOT_LONG64;
     struct vcpu_boot_regs regs = {
-        .rip = entry->rip, .rsp = entry->rsp, .rax = entry->rax, .rbx = entry->rbx, .rsi = entry->rsi, .rdi = entry->rdi,
+        .rip = entry->rip, .rsp = entry->rsp, .rax = entry->rax, .rbx = entry->rbx,
+        .rsi = entry->rsi, .rdi = entry->rdi,
         .rflags = 2,
         .cr0 = CR0_PE | CR0_ET | (long_mode ? CR0_PG : 0),
         .cr3 = long_mode ? entry->cr3 : 0,
@@ -33,6 +36,8 @@ void machine_boot_enter(struct machine *m, const struct boot_entry *entry)
         .gdt_limit = entry->gdt_limit,
     };
 
-    if (entry->mode != BOOT_RESET)
-        vcpu_boot(vcpu_get(m->cpus, 0), &regs);
+    if (entry->mode == BOOT_RESET)
+        return;
+    lapic_virtual_wire(vcpu_get(m->cpus, 0));
+    vcpu_boot(vcpu_get(m->cpus, 0), &regs);
 }

@@ -1,8 +1,8 @@
 /* What every device of a machine has in common.
  *
- * A device is one file in dev/, named after its chip. Its struct starts with `struct device dev`; what survives save and
- * restore lives in its member `s`, described by the type's state table. Device code runs with the machine lock held,
- * whether called from a vCPU thread (port and memory accesses) or from the loop thread (timers, host I/O). */
+ * A device is one file in dev/, named after its chip. Its struct starts with `struct device dev`; what survives save
+ * and restore lives in its member `s`, described by the type's state table. Device code runs with the machine lock
+ * held, whether called from a vCPU thread (port and memory accesses) or from the loop thread (timers, host I/O). */
 #ifndef MACHINE_DEVICE_H
 #define MACHINE_DEVICE_H
 #include "base/state.h"

@@ -126,8 +126,8 @@ static void piece_write(const struct io_range *r, u64 addr, int size, u64 val)
               (unsigned long long)(addr - r->base));
 }
 
-/* The head of the list is read anew for each piece, because a handler may remap ranges, its own included. `addr` may wrap
- * at the top of the address space: nothing is mapped across it. */
+/* The head of the list is read anew for each piece, because a handler may remap ranges, its own included. `addr` may
+ * wrap at the top of the address space: nothing is mapped across it. */
 static u64 space_read(struct io_range *const *space, u64 addr, int size)
 {
     u64 val = 0;

@@ -1,7 +1,8 @@
 /* One guest computer from creation to its end: see machine.h.
  *
- * The loop thread owns the course of events. A stop or a reset, from whatever thread, is only noted there and then makes the vCPUs
- * and the loop return; machine_run() then joins the vCPU threads and does what was noted with nobody else about. */
+ * The loop thread owns the course of events. A stop or a reset, from whatever thread, is only noted there and then
+ * makes the vCPUs and the loop return; machine_run() then joins the vCPU threads and does what was noted with nobody
+ * else about. */
 #include "machine/machine.h"
 #include "base/trace.h"
 #include "machine/vcpu_threads.h"

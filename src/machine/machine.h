@@ -33,8 +33,10 @@ struct machine_config {
     struct cpu_model_name model; /* what --cpu-model named */
     bool no_reboot;
     u64 timeout_ns; /* of host time; 0: none */
-    struct event_loop *loop; /* of the VM process, the caller's, as is its lock: disks and consoles hang on it before there is a machine */
-    pthread_mutex_t *lock;   /* the machine lock: recursive, the one that `loop` was created with */
+    /* Of the VM process, both the caller's: disks and consoles hang on them before there is a machine. The lock is
+     * recursive, and the one that `loop` was created with. */
+    struct event_loop *loop;
+    pthread_mutex_t *lock;
 };
 
 struct io_range;
@@ -43,7 +45,7 @@ struct pci_bus;
 
 struct machine {
     struct machine_config config;
-    pthread_mutex_t *lock; /* = config.lock; recursive: a device may touch the bus from inside a handler (DMA never does) */
+    pthread_mutex_t *lock; /* = config.lock; recursive: a device may touch the bus from inside a handler */
     struct event_loop *loop;
     struct clock clock;
     struct timer_queue timers;
@@ -53,7 +55,7 @@ struct machine {
     struct device **devices_end;
     struct io_range *pio, *mmio; /* newest first: the first that holds an address answers */
     struct pci_bus *pci;
-    void (*boot)(struct machine *m, void *ctx); /* loads the guest's first code again at each reset; see machine_set_boot */
+    void (*boot)(struct machine *m, void *ctx); /* see machine_set_boot */
     void *boot_ctx;
     /* interrupt hooks of the board */
     int (*pic_ack)(struct device *pic); /* INTA cycle: the vector; called with the lock held */
@@ -75,8 +77,8 @@ struct machine {
 int machine_create(const struct machine_config *config, u64 backing_size, struct machine **ret, struct err *e);
 void machine_free(struct machine *m); /* devices too; NULL is fine */
 
-/* The board's hook that puts the guest's first code and vCPU 0's first registers in place; called at the start and after
- * every reset, with vCPUs stopped and devices reset. */
+/* The board's hook that puts the guest's first code and vCPU 0's first registers in place; called at the start and
+ * after every reset, with vCPUs stopped and devices reset. */
 void machine_set_boot(struct machine *m, void (*boot)(struct machine *m, void *ctx), void *ctx);
 
 /* Runs until the guest or the user ends it, in the calling thread (the loop thread); returns why. */
@@ -98,8 +100,8 @@ static inline u64 machine_now(const struct machine *m)
 /* Message-signalled interrupt: a write of `data` to `addr` (0xFEEx_xxxx), SDM vol. 3 §11.11. */
 void machine_msi(struct machine *m, u64 addr, u32 data);
 
-/* One message on the APIC bus, from an I/O APIC: `delivery` is its 3-bit delivery mode, `logical` its destination mode, `level`
- * that the request is level-triggered, so that the EOI comes back through ioapic_eoi. Any thread. */
+/* One message on the APIC bus, from an I/O APIC: `delivery` is its 3-bit delivery mode, `logical` its destination
+ * mode, `level` that the request is level-triggered, so that the EOI comes back through ioapic_eoi. Any thread. */
 void machine_apic_send(struct machine *m, u32 dest, u8 vector, u8 delivery, bool logical, bool level);
 
 /* The PIC's INTR output towards LINT0 of the boot vCPU. Usable as the `set` of a struct irq (ctx: the machine). */

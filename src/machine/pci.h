@@ -64,12 +64,12 @@ struct pci_bus *pci_bus_create(struct machine *m);
 /* The device at a place on bus 0, or NULL. */
 struct pci_device *pci_device_at(struct machine *m, int slot, int function);
 
-/* The four PIRQ wires INTA#…INTD# reach through the host bridge: `route` maps (slot, pin 0..3) to a wire that is driven with
- * the OR of all devices on it. */
+/* The four PIRQ wires INTA#…INTD# reach through the host bridge: `route` maps (slot, pin 0..3) to a wire that is
+ * driven with the OR of all devices on it. */
 void pci_bus_route_intx(struct machine *m, int (*route)(int slot, int pin), const struct irq wire[4]);
 
-/* Allocates a device and puts it in the first free slot (slot -1) or the given slot and function. The caller then fills in
- * the header with pci_config_set*, BARs and capabilities before the guest runs. */
+/* Allocates a device and puts it in the first free slot (slot -1) or the given slot and function. The caller then
+ * fills in the header with pci_config_set*, BARs and capabilities before the guest runs. */
 struct pci_device *pci_device_add(struct machine *m, const struct device_type *type, int slot, int function);
 
 void pci_config_set8(struct pci_device *d, int offset, u8 val);   /* read-only for the guest unless made writable */
@@ -83,16 +83,18 @@ void pci_identity_set(struct pci_device *d, u16 vendor, u16 device, u32 class_co
 void pci_bar_memory(struct pci_device *d, int bar, u64 size, bool is64, const struct io_ops *ops);
 void pci_bar_io(struct pci_device *d, int bar, u32 size, const struct io_ops *ops);
 
-/* Appends a capability of `len` bytes (id and next pointer included), returns its offset. Bodies start zeroed, read-only. */
+/* Appends a capability of `len` bytes (id and next pointer included), returns its offset. Bodies start zeroed,
+ * read-only. */
 int pci_capability_add(struct pci_device *d, u8 id, int len);
 
-/* MSI-X with `count` vectors (1 to PCI_MSIX_MAX) in memory BAR `bar`, which exists already: table (16 bytes a vector) at
- * table_offset, pending bits at pba_offset. The bus answers those two places itself; the BAR's own handlers get the rest. */
+/* MSI-X with `count` vectors (1 to PCI_MSIX_MAX) in memory BAR `bar`, which exists already: table (16 bytes a vector)
+ * at table_offset, pending bits at pba_offset. The bus answers those two places itself; the BAR's own handlers get
+ * the rest. */
 void pci_msix_add(struct pci_device *d, int bar, int count, u32 table_offset, u32 pba_offset);
 bool pci_msix_enabled(const struct pci_device *d);
 
-/* Sends a vector's message, or makes it pending while masked or without bus mastership. No effect when MSI-X is off or there
- * is no such vector. */
+/* Sends a vector's message, or makes it pending while masked or without bus mastership. No effect when MSI-X is off
+ * or there is no such vector. */
 void pci_msix_raise(struct pci_device *d, int vector);
 
 void pci_intx_set(struct pci_device *d, bool level); /* INTA#; the wire stays idle while INTX_DISABLE or MSI-X is on */
@@ -100,16 +102,16 @@ void pci_intx_set(struct pci_device *d, bool level); /* INTA#; the wire stays id
 /* Whether the guest lets the device reach memory (bus master enable). */
 bool pci_dma_allowed(const struct pci_device *d);
 
-/* Gives every BAR an address and every INTx pin a line, and enables decoding, as a firmware would; for direct kernel boots.
- * Memory BARs come from [mmio_base, mmio_end), ports from [io_base, io_end). */
+/* Gives every BAR an address and every INTx pin a line, and enables decoding, as a firmware would; for direct kernel
+ * boots. Memory BARs come from [mmio_base, mmio_end), ports from [io_base, io_end). */
 void pci_assign_resources(struct machine *m, u64 mmio_base, u64 mmio_end, u32 io_base, u32 io_end,
                           u8 (*line)(int slot, int pin));
 
-/* The header to its power-on state: every bit that the guest can write is 0, BARs unmapped, MSI-X off, INTx idle. Device reset
- * handlers of PCI devices call it first and then put their own registers' other values in place. */
+/* The header to its power-on state: every bit that the guest can write is 0, BARs unmapped, MSI-X off, INTx idle.
+ * Device reset handlers of PCI devices call it first and then put their own registers' other values in place. */
 void pci_device_reset(struct pci_device *d);
 
-/* After `ps` was restored: maps BARs, drives wires. To be called before the device type's loaded(). */
+/* After the states of all devices were restored, and before any type's loaded(): maps BARs. */
 void pci_device_loaded(struct pci_device *d);
 
 #endif

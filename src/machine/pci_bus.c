@@ -11,7 +11,8 @@ enum { PCI_SLOTS = 32 };
 #define CONFIG_ENABLE 0x80000000u
 #define CONFIG_ADDRESS_BITS 0x80fffffcu
 
-static const struct state_field pci_bus_fields[] = {STATE(struct pci_bus_state, address), STATE_END};
+static const struct state_field pci_bus_fields[] = {
+    STATE(struct pci_bus_state, address), STATE_ARRAY(struct pci_bus_state, level), STATE_END};
 
 struct pci_device *pci_device_at(struct machine *m, int slot, int function)
 {
@@ -152,7 +153,7 @@ static bool intx_asserted(const struct pci_device *d)
     return d->ps.intx_level && !(command & PCI_COMMAND_INTX_DISABLE) && !pci_msix_enabled(d);
 }
 
-void pci_intx_update(struct pci_bus *bus, bool again)
+void pci_intx_update(struct pci_bus *bus)
 {
     bool level[4] = {false};
 
@@ -162,9 +163,9 @@ void pci_intx_update(struct pci_bus *bus, bool again)
         if (d->ps.config[PCI_INTERRUPT_PIN])
             level[bus->route(d->slot, d->ps.config[PCI_INTERRUPT_PIN] - 1)] |= intx_asserted(d);
     for (int i = 0; i < 4; i++) {
-        if (!again && level[i] == bus->level[i])
+        if (level[i] == bus->s.level[i])
             continue;
-        bus->level[i] = level[i];
+        bus->s.level[i] = level[i];
         irq_set(&bus->wire[i], level[i]);
     }
 }
@@ -178,5 +179,5 @@ void pci_intx_set(struct pci_device *d, bool level)
         d->ps.config[PCI_STATUS] |= PCI_STATUS_INTERRUPT;
     else
         d->ps.config[PCI_STATUS] &= (u8)~PCI_STATUS_INTERRUPT;
-    pci_intx_update(d->dev.machine->pci, false);
+    pci_intx_update(d->dev.machine->pci);
 }

@@ -5,7 +5,8 @@
 #include "machine/pci.h"
 
 struct pci_bus_state {
-    u32 address; /* CONFIG_ADDRESS, port 0xCF8 */
+    u32 address;   /* CONFIG_ADDRESS, port 0xCF8 */
+    bool level[4]; /* of the INTx wires */
 };
 
 struct pci_bus {
@@ -14,7 +15,6 @@ struct pci_bus {
     struct pci_device *first;
     int (*route)(int slot, int pin);
     struct irq wire[4];
-    bool level[4]; /* as the wires were driven last */
 };
 
 /* One access to a function's configuration space by the guest: 1, 2 or 4 bytes, naturally aligned. */
@@ -23,8 +23,8 @@ void pci_config_write(struct pci_device *d, int offset, int size, u32 val);
 
 u32 pci_config_get(const struct pci_device *d, int offset, int size);
 
-/* Drives the INTx wires from what the devices assert; `again` also those that did not change. */
-void pci_intx_update(struct pci_bus *bus, bool again);
+/* Drives the INTx wires from what the devices assert. */
+void pci_intx_update(struct pci_bus *bus);
 
 /* The places of the MSI-X table and pending bits over a BAR mapped at gpa. */
 void pci_msix_map(struct pci_device *d, u64 gpa);

@@ -1,7 +1,7 @@
 /* A PCI function's configuration space: the standard header, base address registers, capabilities. PCI 3.0 ch. 6.
  *
- * Which bits the guest can write is data (`writable`, `write1_clear`); what a change of them means is worked out afterwards
- * from the bytes, so that a write, a reset and a restored state take the same path. */
+ * Which bits the guest can write is data (`writable`, `write1_clear`); what a change of them means is worked out
+ * afterwards from the bytes, so that a write, a reset and a restored state take the same path. */
 #include "base/trace.h"
 #include "machine/pci_bus.h"
 
@@ -127,7 +127,8 @@ static void bar_map(struct pci_device *d, int i, u64 at)
     struct pci_bar *bar = &d->bar[i];
     struct machine *m = d->dev.machine;
 
-    trace(PCI, "%s: BAR %d at 0x%llx, 0x%llx bytes", d->dev.id, i, (unsigned long long)at, (unsigned long long)bar->size);
+    trace(PCI, "%s: BAR %d at 0x%llx, 0x%llx bytes", d->dev.id, i, (unsigned long long)at,
+          (unsigned long long)bar->size);
     bar->mapped = true;
     bar->mapped_at = at;
     if (bar->ops && bar->io)
@@ -155,7 +156,7 @@ static void bars_update(struct pci_device *d)
 static void config_changed(struct pci_device *d)
 {
     bars_update(d);
-    pci_intx_update(d->dev.machine->pci, false);
+    pci_intx_update(d->dev.machine->pci);
     pci_msix_flush(d);
 }
 
@@ -208,7 +209,5 @@ void pci_device_reset(struct pci_device *d)
 
 void pci_device_loaded(struct pci_device *d)
 {
-    bars_update(d);
-    pci_intx_update(d->dev.machine->pci, true);
-    pci_msix_flush(d);
+    config_changed(d);
 }

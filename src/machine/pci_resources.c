@@ -1,5 +1,5 @@
-/* What a firmware does before it starts an operating system: addresses for BARs, interrupt lines, decoding on. For kernels that
- * are loaded directly. */
+/* What a firmware does before it starts an operating system: addresses for BARs, interrupt lines, decoding on. For
+ * kernels that are loaded directly. */
 #include "base/trace.h"
 #include "machine/pci_bus.h"
 

@@ -1,5 +1,5 @@
-/* vCPU threads: see vcpu_threads.h. Threads end at each stop rather than park: resets are rare, and a thread that is joined
- * certainly holds nothing. */
+/* vCPU threads: see vcpu_threads.h. Threads end at each stop rather than park: resets are rare, and a thread that is
+ * joined certainly holds nothing. */
 #include "machine/vcpu_threads.h"
 #include "machine/machine.h"
 

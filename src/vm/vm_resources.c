@@ -14,7 +14,7 @@ static int disks_open(const struct vm_config *c, struct event_loop *loop, struct
 
     for (int i = 0; i < c->disk_count; i++) {
         const struct vm_disk *d = &c->disk[i];
-        struct disk_options options = {formats[d->format], d->readonly, d->snapshot};
+        struct disk_options options = {.format = formats[d->format], .readonly = d->readonly, .snapshot = d->snapshot};
 
         if (disk_open(d->path, &options, loop, &r->disk[i], e))
             return e->code;
@@ -25,13 +25,15 @@ static int disks_open(const struct vm_config *c, struct event_loop *loop, struct
 static int net_open(const struct vm_config *c, struct event_loop *loop, struct vm_resources *r, struct err *e)
 {
     struct net_forward forward[VM_FORWARDS_MAX];
-    struct net_user_config config = {forward, c->forward_count, NULL};
+    struct net_user_config config = {.forward = forward, .forward_count = c->forward_count};
 
     if (!c->net)
         return 0;
     for (int i = 0; i < c->forward_count; i++)
-        forward[i] = (struct net_forward){c->forward[i].udp, c->forward[i].host_addr, (u16)c->forward[i].host_port,
-                                          (u16)c->forward[i].guest_port};
+        forward[i] = (struct net_forward){.udp = c->forward[i].udp,
+                                          .host_addr = c->forward[i].host_addr,
+                                          .host_port = (u16)c->forward[i].host_port,
+                                          .guest_port = (u16)c->forward[i].guest_port};
     return net_user_create(&config, loop, &r->net, e);
 }
 
@@ -40,7 +42,7 @@ static int file_console_open(const struct vm_console *c, struct console **ret, s
     return c->kind == VM_CONSOLE_FILE ? console_file_create(c->path, ret, e) : 0;
 }
 
-/* Files first: opening the terminal puts it into raw mode, which nothing may fail after. */
+/* Files first: opening the terminal puts it into raw mode. */
 static int consoles_open(const struct vm_config *c, struct event_loop *loop, void (*quit)(void *ctx), void *ctx,
                          struct vm_resources *r, struct err *e)
 {

@@ -6,6 +6,7 @@
  * the frame. Guest page tables show code and data at the same addresses as the host process, so pointers need no translation.
  *
  * usage: test_insn_host [count [seed]]     environment: INSN_ONLY=MNEMONIC[,…] to try just those */
+#include "cpu/cpuid.h"
 #include "cpu/decode.h"
 #include "cpu/interp.h"
 #include "cpu/tlb.h"
@@ -53,9 +54,10 @@ static ZydisDecoder decoder;
 static ZydisDecodedInstruction zi;
 static ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
 static struct outcome before;
-static u64 cases_wanted, cases_done, failures, seed, skipped_undefined;
+static u64 cases_wanted, cases_done, failures, seed;
 static u32 tried[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 static const char *only;
+static volatile bool in_guest;
 static struct sigaction previous[65];
 
 static u64 rnd(void)
@@ -235,7 +237,8 @@ static bool excluded(void)
         ZYDIS_MNEMONIC_MOVDIR64B, ZYDIS_MNEMONIC_MOVDIRI, ZYDIS_MNEMONIC_ENQCMD, ZYDIS_MNEMONIC_RDFSBASE,
         ZYDIS_MNEMONIC_RDGSBASE, ZYDIS_MNEMONIC_WRFSBASE, ZYDIS_MNEMONIC_WRGSBASE, ZYDIS_MNEMONIC_LFS,
         ZYDIS_MNEMONIC_LGS, ZYDIS_MNEMONIC_LSS, ZYDIS_MNEMONIC_SENDUIPI, ZYDIS_MNEMONIC_UIRET, ZYDIS_MNEMONIC_CLUI,
-        ZYDIS_MNEMONIC_STUI, ZYDIS_MNEMONIC_TESTUI, ZYDIS_MNEMONIC_RDPMC, ZYDIS_MNEMONIC_HLT};
+        ZYDIS_MNEMONIC_STUI, ZYDIS_MNEMONIC_TESTUI, ZYDIS_MNEMONIC_RDPMC, ZYDIS_MNEMONIC_HLT,
+        ZYDIS_MNEMONIC_POPF, ZYDIS_MNEMONIC_POPFQ}; /* POPF may set TF, which ends in a trap of its own */
 
     for (size_t n = 0; n < ARRAY_SIZE(never); n++)
         if (zi.mnemonic == never[n])
@@ -252,7 +255,7 @@ static bool excluded(void)
     if (zi.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS))
         return true;
     for (int n = 0; n < zi.operand_count; n++)
-        if (op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && op[n].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
+        if (op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && op[n].visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
             (ZydisRegisterGetClass(op[n].reg.value) == ZYDIS_REGCLASS_SEGMENT ||
              ZydisRegisterGetClass(op[n].reg.value) == ZYDIS_REGCLASS_TMM))
             return true;
@@ -264,7 +267,7 @@ static bool wanted(void)
     const char *name = ZydisMnemonicGetString(zi.mnemonic);
     size_t len = strlen(name);
 
-    if (!only)
+    if (!only || !*only)
         return true;
     for (const char *p = only; *p; p += strcspn(p, ",") + (p[strcspn(p, ",")] == ','))
         if (strcspn(p, ",") == len && !strncasecmp(p, name, len))
@@ -380,9 +383,9 @@ static void next_case(void)
         ((u64 *)data_before)[n] = rnd();
     memcpy(native_data, data_before, DATA_SIZE);
     memcpy(guest_data, data_before, DATA_SIZE);
-    memset(native_code, 0xcc, 64);
+    memset(native_code, 0xcc, 16);
     memcpy(native_code, bytes, (size_t)length);
-    memset(guest_code, 0xcc, 64);
+    memset(guest_code, 0xcc, 16);
     memcpy(guest_code, bytes, (size_t)length);
     tried[zi.mnemonic]++;
 }
@@ -400,13 +403,15 @@ static void run_guest(struct outcome *o)
     flags_set(cpu, before.r.flags);
     ext_save(cpu);
     memcpy(cpu->s.xsave, before.fp, FP_SIZE);
-    ext_state_changed(cpu);
     cpu->attention = 0;
     for (int repeat = 0; repeat < 64; repeat++) {
         o->vector = interp_try(cpu);
         if (o->vector >= 0 || cpu->s.gpr[RIP] != before.r.rip)
             break;
     }
+    /* a branch that left the code page: the host has gone on to the fault at its target */
+    if (o->vector < 0 && cpu->s.gpr[RIP] - CODE_VA >= 4096)
+        o->vector = interp_try(cpu);
     vcpu_state_sync(cpu);
     o->error = cpu->fault_error;
     o->address = cpu->s.cr2;
@@ -530,12 +535,14 @@ static void compare(const struct outcome *host, const struct outcome *ours)
     bad |= differ("flags", host->r.flags & defined_flags(), ours->r.flags & defined_flags(), before.r.flags);
     if (same_fault && host->vector == EXC_PF) {
         bad |= differ("CR2", host->address, ours->address, 0);
-        bad |= differ("error", host->error & ~0x20ull, ours->error, 0);
+        /* Linux shows every fault at a kernel address as a protection violation */
+        bad |= differ("error", host->error & ~(s64)(host->address >> 63), ours->error & ~(s64)(host->address >> 63), 0);
     }
     if (same_fault && (host->vector == EXC_GP || host->vector == EXC_SS))
         bad |= differ("error", host->error, ours->error, 0);
     bad |= differ_fp(host, ours);
-    for (int n = 0; n < DATA_SIZE; n += 8)
+    /* a CALL refused for its target: this host has stored the return address, the manual's pseudocode has not */
+    for (int n = 0; n < DATA_SIZE && !(host->vector == EXC_GP && zi.mnemonic == ZYDIS_MNEMONIC_CALL); n += 8)
         if (differ("memory", *(u64 *)(native_data + n), *(u64 *)(guest_data + n), *(u64 *)(data_before + n))) {
             printf("           at %#llx\n", (unsigned long long)DATA_VA + (unsigned)n);
             bad = true;
@@ -565,18 +572,20 @@ static void on_signal(int sig, siginfo_t *si, void *context)
 {
     static bool started;
     ucontext_t *uc = context;
-    u64 rip = (u64)uc->uc_mcontext.gregs[REG_RIP];
     static struct outcome host, ours;
 
-    if (started && sig != SIGTRAP && cpu->group && !(rip >= CODE_VA && rip <= CODE_VA + 4096) &&
-        uc->uc_mcontext.gregs[REG_RSP] != (greg_t)before.r.gpr[RSP] && host_fault_ours(rip)) {
+    if (in_guest) { /* a fault in a vector stub of the interpreter */
         previous[sig].sa_sigaction(sig, si, context);
         return;
     }
     if (started) {
         frame_read(uc, sig, &host);
+        in_guest = true;
         run_guest(&ours);
-        compare(&host, &ours);
+        in_guest = false;
+        /* back into its own bytes: the host has executed who knows what */
+        if (ours.vector >= 0 || ours.r.rip - CODE_VA >= (u64)length)
+            compare(&host, &ours);
         cases_done++;
         if (cases_done >= cases_wanted || failures >= 20)
             report();
@@ -601,6 +610,8 @@ int main(int argc, char **argv)
     guest_create();
     native_code = mmap((void *)CODE_VA, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     native_data = mmap((void *)DATA_VA, DATA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    memset(native_code, 0xcc, 4096);
+    memset(guest_code, 0xcc, 4096);
     sigaltstack(&ss, NULL);
     for (size_t n = 0; n < ARRAY_SIZE(signals); n++)
         sigaction(signals[n], &sa, &previous[signals[n]]);

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+void lapic_virtual_wire(struct vcpu *c); /* of cpu/lapic.h, which would bring the real struct vcpu */
+
 struct vcpu {
     struct vcpu_group *group;
     int index;
@@ -113,6 +115,11 @@ void vcpu_boot(struct vcpu *c, const struct vcpu_boot_regs *regs)
     assert(!c->group->log.running && c->index == 0);
     c->group->log.boot = *regs;
     c->group->log.boots++;
+}
+
+void lapic_virtual_wire(struct vcpu *c)
+{
+    c->group->log.virtual_wires++;
 }
 
 void vcpu_group_intr(struct vcpu_group *g, bool level)

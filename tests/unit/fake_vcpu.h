@@ -1,5 +1,5 @@
-/* vCPUs that run no guest code, for tests of everything around them: they implement cpu/vcpu.h, sleep while they "run", and
- * write down what reaches them. A test can give them something to do in their thread. */
+/* vCPUs that run no guest code, for tests of everything around them: they implement cpu/vcpu.h, sleep while they
+ * "run", and write down what reaches them. A test can give them something to do in their thread. */
 #ifndef TESTS_FAKE_VCPU_H
 #define TESTS_FAKE_VCPU_H
 #include "cpu/vcpu.h"
@@ -15,6 +15,7 @@ struct fake_vcpu_log {
     int runs;    /* calls of vcpu_run so far; atomic */
     struct vcpu_boot_regs boot; /* of the last vcpu_boot */
     int boots;
+    int virtual_wires; /* calls of lapic_virtual_wire */
 };
 
 struct fake_vcpu_log *fake_vcpu_log(struct vcpu_group *g);

@@ -50,6 +50,11 @@ void fixture_free(struct machine *m)
     struct event_loop *loop = m->loop;
 
     machine_free(m);
+    fixture_host_free(loop, lock);
+}
+
+void fixture_host_free(struct event_loop *loop, pthread_mutex_t *lock)
+{
     event_loop_free(loop);
     pthread_mutex_destroy(lock);
     free(lock);

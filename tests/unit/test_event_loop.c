@@ -211,6 +211,31 @@ static void a_task_can_post_itself(void **unused)
     assert_int_equal(c.runs, 5);
 }
 
+static struct counted canceller, cancelled;
+
+static void cancel_other(void *ctx)
+{
+    event_loop_cancel(loop, &cancelled.task);
+    event_loop_stop(loop);
+}
+
+static void a_task_can_be_cancelled(void **unused)
+{
+    canceller = (struct counted){.task = {.fn = cancel_other}};
+    cancelled = (struct counted){.task = {.fn = count_run, .ctx = &cancelled}};
+    event_loop_cancel(loop, &cancelled.task);
+    event_loop_post(loop, &canceller.task);
+    event_loop_post(loop, &cancelled.task);
+    event_loop_run(loop);
+    assert_int_equal(cancelled.runs, 0);
+    assert_false(cancelled.task.pending);
+    canceller.task.fn = stop_task;
+    event_loop_post(loop, &cancelled.task);
+    event_loop_post(loop, &canceller.task);
+    event_loop_run(loop);
+    assert_int_equal(cancelled.runs, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -223,6 +248,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(unwatchable_descriptor_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(tasks_from_many_threads, setup, teardown),
         cmocka_unit_test_setup_teardown(a_task_can_post_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_task_can_be_cancelled, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -244,6 +244,7 @@ static void boot_entry_long_mode(void **unused)
     assert_int_equal(r->data.attr, 0xc093);
     assert_int_equal(r->data.limit, 0xffffffff);
     assert_int_equal(r->gdt_base, 0x500);
+    assert_int_equal(cpu_log->virtual_wires, 1);
 }
 
 static void boot_entry_protected_mode(void **unused)

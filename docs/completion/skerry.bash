@@ -1,0 +1,39 @@
+# Completion of skerry for bash: source this, or install it as /usr/share/bash-completion/completions/skerry.
+_skerry()
+{
+    local cur=$2 prev=$3 words
+    COMPREPLY=()
+    if [ "$COMP_CWORD" = 1 ]; then
+        words='run image help version --help --version'
+    else
+        case $prev in
+        --cpu-engine) words='auto interp jit kvm' ;;
+        --cpu-model) words='x86-64-v2 x86-64-v3 x86-64-v4 host 486 pentium' ;;
+        --net) words='user none' ;;
+        --device) words='rng balloon virtio-console debugcon debug-exit' ;;
+        --serial) words='stdio none' ;;
+        help) words='run image' ;;
+        image) words='build create info convert check' ;;
+        build) words='debian' ;;
+        esac
+        if [ -z "$words" ] && [ "${cur#-}" != "$cur" ]; then
+            case ${COMP_WORDS[1]} in
+            run)
+                words='--kernel --initrd --append --disk --memory --cpus --cpu-engine --cpu-model --net --publish --serial
+                    --device --no-reboot --timeout --trace --help'
+                ;;
+            image)
+                [ "${COMP_WORDS[2]}" = build ] &&
+                    words='--out --size --suite --kernel --with --hostname --ssh-key --force --help'
+                ;;
+            esac
+        fi
+    fi
+    if [ -n "$words" ]; then
+        COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    fi
+    if [ "${#COMPREPLY[@]}" = 0 ]; then
+        COMPREPLY=($(compgen -f -- "$cur"))
+    fi
+}
+complete -o filenames -F _skerry skerry

@@ -1,0 +1,349 @@
+/* CPU models: which processor the guest finds, made of what the engine implements and what the host's units can back.
+ *
+ * A model is a chain of feature lists, each adding to the one before: what it must have, and what it takes along if the host
+ * has it. The x86-64-v2, v3 and v4 levels are those of the System V ABI for AMD64; everything privileged comes with v2,
+ * because the engine implements it whatever the host. The vendor is the host's, since the host's units show their vendor's
+ * habits (the approximations of RCPPS, for one).
+ *
+ * No model shows VMX, SVM, SGX, TSX, CET, AMX, MPX, XSAVES, protection keys, LA57, performance counters or MONITOR. */
+#include "cpu/cpuid.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/xstate.h"
+
+#define XCOMPS_AVX512 (BIT(XCOMP_OPMASK) | BIT(XCOMP_ZMM_HI256) | BIT(XCOMP_HI16_ZMM))
+
+const struct cpu_feature_place cpu_feature_places[FEAT_COUNT] = {
+#define FEATURE(name, leaf, sub, reg, bit) {leaf, sub, reg, bit, #name},
+#include "cpu/features.def"
+#undef FEATURE
+};
+
+#define F(name) FEAT_##name
+#define END FEAT_COUNT
+
+static const u8 features_486[] = {F(FPU), END};
+static const u8 features_pentium[] = {F(DE), F(PSE), F(TSC), F(MSR), F(MCE), F(CX8), F(APIC), END};
+static const u8 features_pentium3[] = {F(PAE), F(SEP), F(MTRR), F(PGE), F(MCA), F(CMOV), F(PAT), F(PSE36), F(MMX), F(FXSR),
+                                       F(SSE), END};
+static const u8 features_core2duo[] = {F(SSE2), F(CLFSH), F(SS), F(SSE3), F(SSSE3), F(CX16), F(SYSCALL), F(NX), F(LM),
+                                       F(LAHF64), END};
+static const u8 features_v2[] = {
+    F(SSE41), F(SSE42), F(POPCNT), F(HYPERVISOR), F(X2APIC), F(TSC_DEADLINE), F(TSC_ADJUST), F(ARAT), F(INVARIANT_TSC),
+    F(RDTSCP), F(RDPID), F(PDPE1GB), F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM),
+    F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(SSB_NO), F(BTC_NO), F(LFENCE_SERIALIZING),
+    F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), END};
+static const u8 extras_v2[] = {F(PCLMULQDQ), F(AES), F(RDRAND), F(RDSEED), F(CLFLUSHOPT), F(CLWB), F(FDP_EXCPTN_ONLY),
+                               F(ZERO_FCS_FDS), END};
+static const u8 features_v3[] = {F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), END};
+static const u8 extras_v3[] = {F(ADX), F(SHA), F(XSAVEOPT), F(XSAVEC), F(XGETBV1), END};
+static const u8 features_v4[] = {F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL), END};
+static const u8 extras_host[] = {
+    F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), F(ADX), F(SHA), F(XSAVEOPT), F(XSAVEC),
+    F(XGETBV1), F(SERIALIZE), F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL), F(AVX512_IFMA),
+    F(AVX512_VBMI), F(AVX512_VBMI2), F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ), F(AVX512_FP16),
+    F(AVX512_BF16), F(AVX_VNNI), F(GFNI), F(VAES), F(VPCLMULQDQ), END};
+
+/* What the engine does by itself: the host need not have it. */
+static const u8 own_features[] = {
+    F(DE), F(PSE), F(TSC), F(MSR), F(PAE), F(MCE), F(CX8), F(APIC), F(SEP), F(MTRR), F(PGE), F(MCA), F(CMOV), F(PAT),
+    F(PSE36), F(CLFSH), F(SS), F(CX16), F(PCID), F(X2APIC), F(MOVBE), F(TSC_DEADLINE), F(HYPERVISOR), F(ARAT), F(FSGSBASE),
+    F(TSC_ADJUST), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM), F(INVPCID), F(RDPID), F(LAHF64), F(PREFETCHW), F(SYSCALL),
+    F(NX), F(PDPE1GB), F(RDTSCP), F(LM), F(INVARIANT_TSC), F(CLFLUSHOPT), F(CLWB), F(SERIALIZE), F(SPEC_CTRL), F(STIBP),
+    F(SSBD), F(ARCH_CAPABILITIES), F(SSB_NO), F(BTC_NO), F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO),
+    END};
+
+struct cpu_model_def {
+    const char *name, *what;
+    const struct cpu_model_def *base; /* whose features it has too */
+    const u8 *features, *extras;
+    u32 signature, signature_amd; /* 0: the host's */
+    u32 max_basic, max_extended;
+    u8 phys_bits;
+};
+
+static const struct cpu_model_def model_486 = {"486", "80486DX: FPU, no MSRs", NULL, features_486, NULL, 0x480, 0x480, 1, 0, 32};
+static const struct cpu_model_def model_pentium = {
+    "pentium", "Pentium: TSC, CMPXCHG8B, APIC", &model_486, features_pentium, NULL, 0x52c, 0x52c, 1, 0, 32};
+static const struct cpu_model_def model_pentium3 = {
+    "pentium3", "Pentium III: PAE, CMOV, SYSENTER, MMX, SSE", &model_pentium, features_pentium3, NULL, 0x68a, 0x68a, 2, 0, 36};
+static const struct cpu_model_def model_core2duo = {
+    "core2duo", "Core 2: 64-bit, up to SSSE3", &model_pentium3, features_core2duo, NULL, 0x6fb, 0x6fb, 4, 0x80000008, 36};
+static const struct cpu_model_def model_v2 = {
+    "x86-64-v2", "64-bit with SSE4.2 and POPCNT", &model_core2duo, features_v2, extras_v2, 0x106a5, 0xa00f11, 0x16,
+    0x80000008, 46};
+static const struct cpu_model_def model_v3 = {
+    "x86-64-v3", "v2 with AVX2, FMA, BMI1, BMI2", &model_v2, features_v3, extras_v3, 0x306f2, 0xa00f11, 0x16, 0x80000008, 46};
+static const struct cpu_model_def model_v4 = {
+    "x86-64-v4", "v3 with AVX-512", &model_v3, features_v4, NULL, 0x50654, 0xa10f11, 0x16, 0x80000008, 46};
+static const struct cpu_model_def model_host = {
+    "host", "all of this host that skerry can show", &model_v2, NULL, extras_host, 0, 0, 0x16, 0x80000008, 46};
+
+static const struct cpu_model_def *const model_defs[] = {
+    &model_486, &model_pentium, &model_pentium3, &model_core2duo, &model_v2, &model_v3, &model_v4, &model_host};
+
+/* Best first. */
+static const struct cpu_model_def *const default_models[] = {&model_v4, &model_v3, &model_v2};
+
+struct feature_set {
+    u64 bits[FEATURE_WORDS];
+};
+
+static bool set_has(const struct feature_set *s, int f)
+{
+    return s->bits[f / 64] >> (f % 64) & 1;
+}
+
+static void set_add(struct feature_set *s, const u8 *list)
+{
+    for (; list && *list != END; list++)
+        s->bits[*list / 64] |= 1ull << (*list % 64);
+}
+
+static void cpuid_instruction(u32 leaf, u32 sub, u32 out[4])
+{
+    __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(sub));
+}
+
+/* All zeros for a leaf that the host has not. */
+static void host_cpuid(u32 leaf, u32 sub, u32 out[4])
+{
+    cpuid_instruction(leaf & 0x80000000, 0, out);
+    if (out[0] < leaf)
+        memset(out, 0, 4 * sizeof(u32));
+    else
+        cpuid_instruction(leaf, sub, out);
+}
+
+static void set_remove(struct feature_set *s, const u8 *list)
+{
+    for (; *list != END; list++)
+        s->bits[*list / 64] &= ~(1ull << (*list % 64));
+}
+
+/* The host's CPU may have units whose registers its kernel does not switch. */
+static void remove_unswitched(struct feature_set *s)
+{
+    static const u8 avx[] = {F(AVX), F(AVX2), F(FMA), F(F16C), F(VAES), F(VPCLMULQDQ), F(AVX_VNNI), END};
+    static const u8 avx512[] = {
+        F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL), F(AVX512_IFMA), F(AVX512_VBMI), F(AVX512_VBMI2),
+        F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ), F(AVX512_FP16), F(AVX512_BF16), END};
+
+    if (!(ext_host_components() & BIT(XCOMP_AVX)))
+        set_remove(s, avx);
+    if ((ext_host_components() & XCOMPS_AVX512) != XCOMPS_AVX512)
+        set_remove(s, avx512);
+}
+
+/* What can be shown on this host: the engine's own, and what the host's CPUID shows. */
+static struct feature_set backed_features(void)
+{
+    struct feature_set s = {{0}};
+
+    for (int f = 0; f < FEAT_COUNT; f++) {
+        const struct cpu_feature_place *p = &cpu_feature_places[f];
+        u32 out[4];
+
+        host_cpuid(p->leaf, p->sub, out);
+        if (out[p->reg] >> p->bit & 1)
+            s.bits[f / 64] |= 1ull << (f % 64);
+    }
+    remove_unswitched(&s);
+    set_add(&s, own_features);
+    return s;
+}
+
+static void features_needed(const struct cpu_model_def *def, struct feature_set *need, struct feature_set *extra)
+{
+    for (; def; def = def->base) {
+        set_add(need, def->features);
+        set_add(extra, def->extras);
+    }
+}
+
+/* The first needed feature that is not backed, or -1. */
+static int feature_missing(const struct feature_set *need, const struct feature_set *backed)
+{
+    for (int f = 0; f < FEAT_COUNT; f++)
+        if (set_has(need, f) && !set_has(backed, f))
+            return f;
+    return -1;
+}
+
+static void vendor_set(struct cpu_model *m, const struct cpu_model_def *def)
+{
+    u32 out[4];
+
+    host_cpuid(0, 0, out);
+    memcpy(m->vendor, &out[1], 4);
+    memcpy(m->vendor + 4, &out[3], 4);
+    memcpy(m->vendor + 8, &out[2], 4);
+    if (def->max_basic < 0x16) /* the older models are Intel's, and carry its signatures */
+        memcpy(m->vendor, "GenuineIntel", 12);
+    m->amd = !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
+}
+
+static void signature_set(struct cpu_model *m, const struct cpu_model_def *def)
+{
+    u32 out[4];
+
+    host_cpuid(1, 0, out);
+    m->signature = m->amd ? def->signature_amd : def->signature;
+    if (!m->signature)
+        m->signature = out[0] & 0x0fff3fff;
+}
+
+static void features_keep_only(struct cpu_model *m, const struct feature_set *need, const struct feature_set *extra,
+                               const struct feature_set *backed)
+{
+    static const u8 amd_only[] = {F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), END};
+    struct feature_set drop = {{0}};
+
+    if (!m->amd)
+        set_add(&drop, amd_only);
+    for (int n = 0; n < FEATURE_WORDS; n++)
+        m->features[n] = (need->bits[n] | (extra->bits[n] & backed->bits[n])) & ~drop.bits[n];
+}
+
+/* CR4 and EFER bits exist when their feature does. */
+static void control_masks_set(struct cpu_model *m)
+{
+    static const struct {
+        u8 feature;
+        u32 cr4;
+    } cr4_bits[] = {
+        {F(VME), CR4_VME | CR4_PVI}, {F(TSC), CR4_TSD}, {F(DE), CR4_DE}, {F(PSE), CR4_PSE}, {F(PAE), CR4_PAE},
+        {F(MCE), CR4_MCE}, {F(PGE), CR4_PGE}, {F(CMOV), CR4_PCE}, {F(FXSR), CR4_OSFXSR}, {F(SSE), CR4_OSXMMEXCPT},
+        {F(UMIP), CR4_UMIP}, {F(FSGSBASE), CR4_FSGSBASE}, {F(PCID), CR4_PCIDE}, {F(XSAVE), CR4_OSXSAVE},
+        {F(SMEP), CR4_SMEP}, {F(SMAP), CR4_SMAP}};
+
+    for (size_t n = 0; n < ARRAY_SIZE(cr4_bits); n++)
+        if (model_has(m, cr4_bits[n].feature))
+            m->cr4_mask |= cr4_bits[n].cr4;
+    if (model_has(m, F(SYSCALL)))
+        m->efer_mask |= EFER_SCE;
+    if (model_has(m, F(LM)))
+        m->efer_mask |= EFER_LME | EFER_LMA;
+    if (model_has(m, F(NX)))
+        m->efer_mask |= EFER_NXE;
+}
+
+static void xcr0_mask_set(struct cpu_model *m)
+{
+    if (!model_has(m, F(XSAVE)))
+        return;
+    m->xcr0_mask = BIT(XCOMP_X87) | BIT(XCOMP_SSE);
+    if (model_has(m, F(AVX)))
+        m->xcr0_mask |= BIT(XCOMP_AVX);
+    if (model_has(m, F(AVX512F)))
+        m->xcr0_mask |= XCOMPS_AVX512;
+}
+
+static void brand_set(struct cpu_model *m)
+{
+    char text[sizeof(m->brand) + 1];
+
+    memset(text, 0, sizeof(text));
+    snprintf(text, sizeof(text), "skerry CPU %s", m->name);
+    memcpy(m->brand, text, sizeof(m->brand));
+}
+
+static struct cpu_model *model_make(const struct cpu_model_def *def, const struct feature_set *need,
+                                    const struct feature_set *extra, const struct feature_set *backed)
+{
+    struct cpu_model *m = calloc(1, sizeof(*m));
+
+    if (!m)
+        return NULL;
+    snprintf(m->name, sizeof(m->name), "%s", def->name);
+    m->phys_bits = def->phys_bits;
+    m->max_basic = def->max_basic;
+    m->max_extended = def->max_extended;
+    vendor_set(m, def);
+    if (m->amd && m->max_extended)
+        m->max_extended = 0x80000021;
+    signature_set(m, def);
+    features_keep_only(m, need, extra, backed);
+    control_masks_set(m);
+    xcr0_mask_set(m);
+    brand_set(m);
+    return m;
+}
+
+/* -ENOTSUP with the missing feature's number in *ret_missing. */
+static int model_try(const struct cpu_model_def *def, struct cpu_model **ret, int *ret_missing)
+{
+    struct feature_set need = {{0}}, extra = {{0}}, backed = backed_features();
+    struct cpu_model *m;
+    int missing;
+
+    features_needed(def, &need, &extra);
+    missing = feature_missing(&need, &backed);
+    if (missing >= 0) {
+        *ret_missing = missing;
+        return -ENOTSUP;
+    }
+    m = model_make(def, &need, &extra, &backed);
+    if (!m)
+        return -ENOMEM;
+    *ret = m;
+    return 0;
+}
+
+static const struct cpu_model_def *model_find(const char *name)
+{
+    for (size_t n = 0; n < ARRAY_SIZE(model_defs); n++)
+        if (!strcmp(model_defs[n]->name, name))
+            return model_defs[n];
+    return NULL;
+}
+
+static int unknown_model(const char *name, struct err *e)
+{
+    char list[256] = "";
+    size_t used = 0;
+
+    for (size_t n = 0; n < ARRAY_SIZE(model_defs); n++)
+        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", n ? ", " : "", model_defs[n]->name);
+    return err_set(e, -EINVAL, "--cpu-model '%s': no such model; there are %s", name, list);
+}
+
+static int model_create_error(const char *name, int r, int missing, struct err *e)
+{
+    if (r == -ENOMEM)
+        return err_set(e, r, "CPU model: out of memory");
+    return err_set(e, r, "--cpu-model '%s': this host's CPU lacks %s; leave the flag out for the best model that it can back",
+                   name, cpu_feature_places[missing].name);
+}
+
+int cpu_model_create(const struct cpu_model_name *name, struct cpu_model **ret, struct err *e)
+{
+    const struct cpu_model_def *def;
+    int missing = 0, r = -ENOTSUP;
+
+    if (name->text[0]) {
+        def = model_find(name->text);
+        if (!def)
+            return unknown_model(name->text, e);
+        r = model_try(def, ret, &missing);
+        return r ? model_create_error(name->text, r, missing, e) : 0;
+    }
+    for (size_t n = 0; r == -ENOTSUP && n < ARRAY_SIZE(default_models); n++)
+        r = model_try(default_models[n], ret, &missing);
+    return r ? model_create_error("x86-64-v2", r, missing, e) : 0;
+}
+
+void cpu_model_free(struct cpu_model *m)
+{
+    free(m);
+}
+
+void cpu_models_list(void (*fn)(void *ctx, const char *name, const char *what), void *ctx)
+{
+    for (size_t n = 0; n < ARRAY_SIZE(model_defs); n++)
+        fn(ctx, model_defs[n]->name, model_defs[n]->what);
+}

@@ -1,0 +1,109 @@
+/* Signal handlers that turn faults of generated code into guest exceptions: see host_fault.h. SDM vol. 3 §6.15.
+ *
+ * The handler only redirects: it lets the interrupted thread go on in stub_faulted(), as if the stub had called it. Guest
+ * registers in the host's units are in the signal frame meanwhile and come back unchanged (with the exception flags that
+ * the fault set, as on the hardware). */
+#include "cpu/host_fault.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "cpu/exception.h"
+#include "cpu/insn.h"
+#include "cpu/vcpu_trace.h"
+
+#define RANGES_MAX 64 /* a process has one machine; tests have more */
+
+struct range {
+    const u8 *start; /* NULL: free */
+    u64 size;
+};
+
+/* Read by signal handlers of any thread: entries are published by their start, which is written last. */
+static struct range ranges[RANGES_MAX];
+
+/* x87 errors without CR0.NE would go to IRQ 13 through the chipset's FERR# logic, which no system since the 386 relies on. */
+static _Noreturn void raise_mf(struct vcpu *c)
+{
+    if (!(c->s.cr0 & CR0_NE))
+        vcpu_trace(c, STUB, "x87 exception with CR0.NE clear: #MF instead of IRQ 13");
+    raise_fault(c, EXC_MF);
+}
+
+/* Where a stub that faulted goes on; `trap` is the host's exception vector. */
+static _Noreturn void stub_faulted(struct vcpu *c, u64 trap)
+{
+    switch (trap) {
+    case EXC_MF: raise_mf(c);
+    case EXC_XM:
+        if (c->s.cr4 & CR4_OSXMMEXCPT)
+            raise_fault(c, EXC_XM);
+        raise_ud(c);
+    case EXC_GP: raise_gp0(c);
+    default:
+        vcpu_trace(c, STUB, "the host does not know instruction %d", c->insn ? c->insn->mnemonic : 0);
+        raise_ud(c);
+    }
+}
+
+static bool guarded(const u8 *pc)
+{
+    for (int n = 0; n < RANGES_MAX; n++) {
+        const u8 *start = __atomic_load_n(&ranges[n].start, __ATOMIC_ACQUIRE);
+
+        if (start && pc >= start && pc < start + ranges[n].size)
+            return true;
+    }
+    return false;
+}
+
+static bool guest_trap(u64 trap)
+{
+    return trap == EXC_MF || trap == EXC_XM || trap == EXC_GP || trap == EXC_UD;
+}
+
+static void on_fault(int sig, siginfo_t *info, void *context)
+{
+    greg_t *gregs = ((ucontext_t *)context)->uc_mcontext.gregs;
+    u64 trap = (u64)gregs[REG_TRAPNO];
+
+    if (info->si_code > 0 && guest_trap(trap) && guarded((const u8 *)gregs[REG_RIP])) {
+        gregs[REG_RDI] = gregs[REG_RSI];
+        gregs[REG_RSI] = (greg_t)trap;
+        gregs[REG_RIP] = (greg_t)(uintptr_t)stub_faulted;
+        return;
+    }
+    signal(sig, SIG_DFL); /* ours: it happens again on return, and ends the process with its core */
+}
+
+int host_fault_setup(struct err *e)
+{
+    static const int signals[] = {SIGFPE, SIGSEGV, SIGBUS, SIGILL};
+    struct sigaction sa = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
+
+    sigemptyset(&sa.sa_mask);
+    for (size_t n = 0; n < ARRAY_SIZE(signals); n++)
+        if (sigaction(signals[n], &sa, NULL) < 0)
+            return err_set(e, -errno, "cannot install a signal handler: %s", strerror(errno));
+    return 0;
+}
+
+int host_fault_guard(const u8 *start, u64 size, struct err *e)
+{
+    for (int n = 0; n < RANGES_MAX; n++)
+        if (!ranges[n].start) {
+            ranges[n].size = size;
+            __atomic_store_n(&ranges[n].start, start, __ATOMIC_RELEASE);
+            return 0;
+        }
+    return err_set(e, -ENOSPC, "too many machines in one process");
+}
+
+void host_fault_unguard(const u8 *start)
+{
+    for (int n = 0; n < RANGES_MAX; n++)
+        if (ranges[n].start == start)
+            __atomic_store_n(&ranges[n].start, NULL, __ATOMIC_RELEASE);
+}

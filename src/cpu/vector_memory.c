@@ -1,0 +1,268 @@
+/* Memory operands of vector and x87 instructions: their shape, found at decode, and their execution when they do not simply
+ * lie in one page of RAM: page crossings, devices, pages with decoded code, segments with limits, and masked operands whose
+ * inactive elements must not fault. SDM vol. 2 ch. 2, the exception classes of VEX and EVEX instructions; vol. 1 §15.6.4
+ * (fault suppression).
+ *
+ * The slow way reads what is accessed into a buffer that has the operand's offset within 64 bytes (so that the host sees its
+ * alignment), runs the stub on the buffer, and writes back. Everything that will be written is probed first, because the
+ * stub's effects cannot be taken back. */
+#include <string.h>
+
+#include "cpu/access.h"
+#include "cpu/vector_op.h"
+#include "cpu/xstate.h"
+
+/* ---- at decode ---- */
+
+const ZydisDecodedOperand *vector_memory_operand(const struct insn_source *src)
+{
+    for (int n = 0; n < src->zi->operand_count; n++)
+        if (src->op[n].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            return &src->op[n];
+    return NULL;
+}
+
+static u8 broadcast_lanes(ZydisBroadcastMode mode)
+{
+    switch (mode) {
+    case ZYDIS_BROADCAST_MODE_1_TO_2: return 2;
+    case ZYDIS_BROADCAST_MODE_1_TO_4:
+    case ZYDIS_BROADCAST_MODE_2_TO_4: return 4;
+    case ZYDIS_BROADCAST_MODE_1_TO_8:
+    case ZYDIS_BROADCAST_MODE_2_TO_8:
+    case ZYDIS_BROADCAST_MODE_4_TO_8: return 8;
+    case ZYDIS_BROADCAST_MODE_1_TO_16:
+    case ZYDIS_BROADCAST_MODE_2_TO_16:
+    case ZYDIS_BROADCAST_MODE_4_TO_16:
+    case ZYDIS_BROADCAST_MODE_8_TO_16: return 16;
+    case ZYDIS_BROADCAST_MODE_1_TO_32: return 32;
+    case ZYDIS_BROADCAST_MODE_1_TO_64: return 64;
+    default: return 0;
+    }
+}
+
+/* Exception classes whose masked-off elements may fault all the same. */
+static bool no_fault_suppression(ZydisExceptionClass class)
+{
+    switch (class) {
+    case ZYDIS_EXCEPTION_CLASS_E1NF: case ZYDIS_EXCEPTION_CLASS_E2NF: case ZYDIS_EXCEPTION_CLASS_E3NF:
+    case ZYDIS_EXCEPTION_CLASS_E4NF: case ZYDIS_EXCEPTION_CLASS_E5NF: case ZYDIS_EXCEPTION_CLASS_E6NF:
+    case ZYDIS_EXCEPTION_CLASS_E9NF: case ZYDIS_EXCEPTION_CLASS_E10NF: case ZYDIS_EXCEPTION_CLASS_E11NF: return true;
+    default: return false;
+    }
+}
+
+static bool is_packed(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_VCOMPRESSPD: case ZYDIS_MNEMONIC_VCOMPRESSPS: case ZYDIS_MNEMONIC_VPCOMPRESSB:
+    case ZYDIS_MNEMONIC_VPCOMPRESSW: case ZYDIS_MNEMONIC_VPCOMPRESSD: case ZYDIS_MNEMONIC_VPCOMPRESSQ:
+    case ZYDIS_MNEMONIC_VEXPANDPD: case ZYDIS_MNEMONIC_VEXPANDPS: case ZYDIS_MNEMONIC_VPEXPANDB:
+    case ZYDIS_MNEMONIC_VPEXPANDW: case ZYDIS_MNEMONIC_VPEXPANDD: case ZYDIS_MNEMONIC_VPEXPANDQ: return true;
+    default: return false;
+    }
+}
+
+static void describe_opmask(struct vector_op *op, const ZydisDecodedInstruction *zi)
+{
+    if (zi->avx.mask.mode == ZYDIS_MASK_MODE_INVALID || zi->avx.mask.reg <= ZYDIS_REGISTER_K0 ||
+        no_fault_suppression(zi->meta.exception_class))
+        return;
+    op->mask = is_packed(zi->mnemonic) ? VM_PACKED : VM_OPMASK;
+    op->mask_reg = (u8)(zi->avx.mask.reg - ZYDIS_REGISTER_K0);
+    op->lanes = broadcast_lanes(zi->avx.broadcast.mode);
+    if (op->lanes < op->elements)
+        op->lanes = op->elements;
+}
+
+static void describe_signs(struct vector_op *op, const struct insn_source *src, ZydisOperandEncoding where, u8 element_size)
+{
+    for (int n = 0; n < src->zi->operand_count; n++)
+        if (src->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && src->op[n].encoding == where)
+            op->mask_reg = (u8)ZydisRegisterGetId(src->op[n].reg.value);
+    op->mask = VM_SIGNS;
+    op->element_size = element_size;
+    op->elements = (u8)(op->size / element_size);
+}
+
+static void describe_mask(struct vector_op *op, const struct insn_source *src)
+{
+    switch (src->zi->mnemonic) {
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+        describe_signs(op, src, ZYDIS_OPERAND_ENCODING_MODRM_RM, 1);
+        op->mask = VM_SIGNS_MMX;
+        break;
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU: describe_signs(op, src, ZYDIS_OPERAND_ENCODING_MODRM_RM, 1); break;
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VPMASKMOVD: describe_signs(op, src, ZYDIS_OPERAND_ENCODING_NDSNDD, 4); break;
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ: describe_signs(op, src, ZYDIS_OPERAND_ENCODING_NDSNDD, 8); break;
+    default: describe_opmask(op, src->zi); break;
+    }
+}
+
+/* Legacy SSE operands of 16 bytes must be aligned, but for those that exist to be unaligned; of VEX and EVEX only those that
+ * exist to be aligned. */
+static u8 required_alignment(const struct vector_op *op, const ZydisDecodedInstruction *zi)
+{
+    switch (zi->mnemonic) {
+    case ZYDIS_MNEMONIC_MOVUPS: case ZYDIS_MNEMONIC_MOVUPD: case ZYDIS_MNEMONIC_MOVDQU: case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI: case ZYDIS_MNEMONIC_PCMPESTRM: case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM: case ZYDIS_MNEMONIC_MASKMOVDQU: return 0;
+    default: break;
+    }
+    if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+        return op->size == 16 ? 16 : 0;
+    switch (zi->meta.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_AVX1:
+    case ZYDIS_EXCEPTION_CLASS_E1:
+    case ZYDIS_EXCEPTION_CLASS_E1NF: return (u8)op->size;
+    default: return 0;
+    }
+}
+
+void vector_memory_describe(struct vector_op *op, const struct insn_source *src)
+{
+    const ZydisDecodedOperand *mem = vector_memory_operand(src);
+
+    op->size = (u16)(mem->size / 8);
+    op->read = !!(mem->actions & ZYDIS_OPERAND_ACTION_MASK_READ);
+    op->write = !!(mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+    op->element_size = (u8)(mem->element_size / 8);
+    op->elements = op->element_size ? (u8)(op->size / op->element_size) : 0;
+    op->align = required_alignment(op, src->zi);
+    describe_mask(op, src);
+    if (op->mask == VM_NONE) /* nothing else may tell stubs apart that are the same */
+        op->element_size = op->elements = op->lanes = 0;
+}
+
+/* ---- at run time ---- */
+
+/* MMn is the physical x87 register n; the image holds the registers in stack order, from the top in FSW. */
+static void mmx_get(struct vcpu *c, int n, u8 out[8])
+{
+    u16 fsw;
+
+    memcpy(&fsw, ext_area(c) + 2, 2);
+    memcpy(out, ext_area(c) + 32 + 16 * ((n - (fsw >> 11 & 7)) & 7), 8);
+}
+
+static u64 signs(struct vcpu *c, const struct vector_op *op)
+{
+    u8 reg[64];
+    u64 active = 0;
+
+    if (op->mask == VM_SIGNS_MMX)
+        mmx_get(c, op->mask_reg, reg);
+    else
+        ext_vector_get(c, op->mask_reg, reg);
+    for (int n = 0; n < op->elements; n++)
+        if (reg[(n + 1) * op->element_size - 1] & 0x80)
+            active |= BIT(n);
+    return active;
+}
+
+/* Bit n: element n of the memory operand is accessed. */
+static u64 active_elements(struct vcpu *c, const struct vector_op *op)
+{
+    u64 mask, active = 0;
+
+    ext_save(c);
+    if (op->mask == VM_SIGNS || op->mask == VM_SIGNS_MMX)
+        return signs(c, op);
+    mask = ext_opmask_get(c, op->mask_reg);
+    if (op->lanes < 64)
+        mask &= BIT(op->lanes) - 1;
+    if (op->mask == VM_PACKED) {
+        int n = __builtin_popcountll(mask);
+
+        return n == 64 ? ~0ull : BIT(n) - 1;
+    }
+    for (int n = 0; n < op->lanes; n++)
+        if (mask >> n & 1)
+            active |= BIT(n % op->elements);
+    return active;
+}
+
+struct bounce {
+    const struct insn *i;
+    u64 active;    /* elements */
+    u32 count, size;
+    u64 ea;
+    u8 *p;         /* the operand */
+    _Alignas(64) u8 bytes[128];
+};
+
+static u64 element_linear(struct vcpu *c, const struct bounce *b, u32 n, bool write)
+{
+    return seg_linear(c, b->i->seg, b->ea + n * b->size, b->size, write);
+}
+
+static void bounce_read(struct vcpu *c, const struct bounce *b)
+{
+    for (u32 n = 0; n < b->count; n++)
+        if (b->active >> n & 1)
+            mem_read_bytes(c, element_linear(c, b, n, false), b->p + n * b->size, b->size);
+}
+
+static void bounce_probe(struct vcpu *c, const struct bounce *b)
+{
+    for (u32 n = 0; n < b->count; n++)
+        if (b->active >> n & 1)
+            mem_probe_write(c, element_linear(c, b, n, true), b->size, c->mmu_index);
+}
+
+static void bounce_write(struct vcpu *c, const struct bounce *b)
+{
+    for (u32 n = 0; n < b->count; n++)
+        if (b->active >> n & 1)
+            mem_write_bytes(c, element_linear(c, b, n, true), b->p + n * b->size, b->size);
+}
+
+/* #GP of instructions that want alignment comes before any page fault. #AC is for scalars: of vectors the manual leaves it
+ * open. */
+static void check_operand_alignment(struct vcpu *c, const struct vector_op *op, u64 gva)
+{
+    u32 scalar = op->size == 10 ? 8 : op->size;
+
+    if (op->align && gva & (op->align - 1u))
+        raise_gp0(c);
+    if (c->mmu_index == MMU_ALIGN && op->mask == VM_NONE && scalar <= 8 && gva & (scalar - 1))
+        raise_error(c, EXC_AC, 0);
+}
+
+static void bounce_setup(struct vcpu *c, const struct insn *i, const struct vector_op *op, struct bounce *b)
+{
+    u64 gva;
+
+    b->i = i;
+    b->ea = insn_ea(c, i);
+    gva = (c->lin_base[i->seg] + b->ea) & c->lin_mask;
+    check_operand_alignment(c, op, gva);
+    b->p = b->bytes + (gva & 63);
+    b->active = op->mask == VM_NONE ? 1 : active_elements(c, op);
+    b->count = op->mask == VM_NONE ? 1 : op->elements;
+    b->size = op->mask == VM_NONE ? op->size : op->element_size;
+}
+
+u32 vector_run_slow(struct vcpu *c, const struct insn *i, const struct vector_op *op)
+{
+    struct bounce b;
+    u32 fsw;
+
+    if (op->waits) { /* a pending x87 exception comes before faults of the operand */
+        ext_load(c);
+        vector_fwait(c)->run(NULL, c);
+    }
+    bounce_setup(c, i, op, &b);
+    if (op->read)
+        bounce_read(c, &b);
+    if (op->write)
+        bounce_probe(c, &b);
+    ext_load(c);
+    fsw = op->run(b.p, c);
+    if (op->write)
+        bounce_write(c, &b);
+    return fsw;
+}
