@@ -1,5 +1,6 @@
-/* Fuzzes the kernel loaders: the input is the kernel's file. Built with -fsanitize=fuzzer,address; a guest's RAM lies between
- * unmapped addresses, so that loaders which leave it crash. Good seeds: small multiboot kernels, the first KiB of a vmlinuz. */
+/* Fuzzes the kernel loaders: the input is the kernel's file. Built with -fsanitize=fuzzer,address; a guest's RAM lies
+ * between unmapped addresses, so that loaders which leave it crash. Good seeds: small multiboot kernels, the first KiB
+ * of a vmlinuz. */
 #include "firmware/linux_boot.h"
 
 #include <stdio.h>
@@ -11,8 +12,11 @@
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
-static const struct e820_entry map[] = {
-    {0, 0x9fc00, 1}, {0x9fc00, 0x400, 2}, {0xe0000, 0x20000, 2}, {MIB(1), RAM - MIB(1) - KIB(64), 1}, {RAM - KIB(64), KIB(64), 3}};
+static const struct e820_entry map[] = {{0, 0x9fc00, 1},
+                                        {0x9fc00, 0x400, 2},
+                                        {0xe0000, 0x20000, 2},
+                                        {MIB(1), RAM - MIB(1) - KIB(64), 1},
+                                        {RAM - KIB(64), KIB(64), 3}};
 static const struct boot_info info = {map, ARRAY_SIZE(map), RAM - KIB(64), 0xe0000};
 
 static struct guest_memory *guest_create(void)

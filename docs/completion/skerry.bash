@@ -23,8 +23,13 @@ _skerry()
                     --device --no-reboot --timeout --trace --help'
                 ;;
             image)
-                [ "${COMP_WORDS[2]}" = build ] &&
-                    words='--out --size --suite --kernel --with --hostname --ssh-key --force --help'
+                case ${COMP_WORDS[2]} in
+                build) words='--out --size --suite --kernel --with --hostname --ssh-key --force --help' ;;
+                create) words='--format --backing --backing-format --options --help' ;;
+                info) words='--format --image-format --help' ;;
+                convert) words='--format --output-format --compress --options --help' ;;
+                check) words='--repair --help' ;;
+                esac
                 ;;
             esac
         fi

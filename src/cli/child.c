@@ -2,6 +2,7 @@
 #include "cli/child.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,7 +42,7 @@ void child_signals_reset(const struct child_signals *s)
     sigprocmask(SIG_SETMASK, &s->mask_before, NULL);
 }
 
-int child_wait(const struct child_signals *s, pid_t pid, int *ret_status)
+int child_wait(const struct child_signals *s, pid_t pid, pid_t target, int *ret_status)
 {
     struct pollfd poll_fd = {.fd = s->fd, .events = POLLIN};
     struct signalfd_siginfo info;
@@ -49,12 +50,12 @@ int child_wait(const struct child_signals *s, pid_t pid, int *ret_status)
 
     while (waitpid(pid, ret_status, WNOHANG) != pid) {
         if (!poll(&poll_fd, 1, passed ? END_PATIENCE_MS : -1)) {
-            kill(pid, SIGKILL);
+            kill(target, SIGKILL);
             continue;
         }
         if (read(s->fd, &info, sizeof(info)) != sizeof(info) || info.ssi_signo == SIGCHLD)
             continue;
-        kill(pid, (int)info.ssi_signo);
+        kill(target, (int)info.ssi_signo);
         passed = passed ? passed : (int)info.ssi_signo;
     }
     return passed;
@@ -73,6 +74,17 @@ static int status_explain(const char *program, int status, int passed, struct er
     return 0;
 }
 
+static void program_exec(const struct child_signals *signals, char *const argv[])
+{
+    int null = open("/dev/null", O_RDONLY);
+
+    dup2(null, STDIN_FILENO);
+    setpgid(0, 0);
+    child_signals_reset(signals);
+    execvp(argv[0], argv);
+    _exit(127);
+}
+
 int child_run(char *const argv[], struct err *e)
 {
     struct child_signals signals = {.fd = -1};
@@ -83,13 +95,12 @@ int child_run(char *const argv[], struct err *e)
         return e->code;
     fflush(NULL);
     pid = fork();
-    if (!pid) {
-        child_signals_reset(&signals);
-        execvp(argv[0], argv);
-        _exit(127);
+    if (!pid)
+        program_exec(&signals, argv);
+    if (pid > 0) {
+        setpgid(pid, pid); /* here as in the child: whichever comes first */
+        passed = child_wait(&signals, pid, -pid, &status);
     }
-    if (pid > 0)
-        passed = child_wait(&signals, pid, &status);
     child_signals_release(&signals);
     return pid < 0 ? err_set(e, -errno, "cannot start a process: %m") : status_explain(argv[0], status, passed, e);
 }

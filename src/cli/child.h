@@ -17,12 +17,13 @@ void child_signals_release(struct child_signals *s);
 /* In the child, before exec: signals act as they did before. */
 void child_signals_reset(const struct child_signals *s);
 
-/* Waits until the child is gone, passing on every signal caught; ten seconds after one without an end it is killed.
- * Returns the first signal passed on, or 0, and waitpid's status. */
-int child_wait(const struct child_signals *s, pid_t pid, int *ret_status);
+/* Waits until the child is gone, passing every signal caught on to `target` (the child, or minus its process group); ten
+ * seconds after one without an end, SIGKILL follows. Returns the first signal passed on, or 0, and waitpid's status. */
+int child_wait(const struct child_signals *s, pid_t pid, pid_t target, int *ret_status);
 
-/* Runs argv[0], found in PATH, on this process's stdin, stdout and stderr, to its end. -EINTR when a signal was passed on,
- * other -Exxx with a sentence when it could not be started or failed. */
+/* Runs argv[0], found in PATH, to its end, with nothing on stdin and this process's stdout and stderr. It gets a process
+ * group of its own, so that its own children hear the signals too. -EINTR when a signal was passed on, other -Exxx with a
+ * sentence when it could not be started or failed. */
 int child_run(char *const argv[], struct err *e);
 
 #endif

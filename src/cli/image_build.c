@@ -261,7 +261,7 @@ static int folder_make(struct image_build *b, struct err *e)
 
     snprintf(name, sizeof(name), "%s.XXXXXX", b->out);
     if (!mkdtemp(name))
-        return err_set(e, -errno, "cannot make files beside '%s': %m", b->out);
+        return err_set(e, -errno, "cannot write beside '%s': %m", b->out);
     strcpy(b->folder, name);
     chmod(b->folder, 0755); /* mmdebstrap's user namespace must reach the files */
     return 0;

@@ -56,6 +56,8 @@ static void run_help(void)
 /* Says on stderr why it ended, and returns the exit status that says the same. */
 static int ended_report(const struct vm_ended *ended, const struct vm_config *c, int signal_passed)
 {
+    char seconds[32];
+
     switch (ended->why) {
     case VM_END_POWER_OFF:
         log_info("the guest powered off");
@@ -76,7 +78,8 @@ static int ended_report(const struct vm_ended *ended, const struct vm_config *c,
         log_info("the guest wrote to debug-exit: status %d", ended->value);
         return ended->value;
     case VM_END_TIMEOUT:
-        log_info("ended by --timeout after %g seconds", (double)c->timeout_ms / 1000);
+        snprintf(seconds, sizeof(seconds), "%g", (double)c->timeout_ms / 1000); /* log_info() cannot: base has no vector units */
+        log_info("ended by --timeout after %s seconds", seconds);
         return RUN_TIMEOUT;
     default:
         log_error("%s", ended->text[0] ? ended->text : "the machine broke down");

@@ -81,10 +81,10 @@ int vm_child_run(const struct vm_config *config, struct vm_ended *ret, int *ret_
         goto out;
     if (vm_channel_send_config(child.channel, config, e)) {
         shutdown(child.channel, SHUT_RDWR); /* the child ends for want of a configuration */
-        child_wait(&child.signals, child.pid, &status);
+        child_wait(&child.signals, child.pid, child.pid, &status);
         goto out;
     }
-    *ret_signal = child_wait(&child.signals, child.pid, &status);
+    *ret_signal = child_wait(&child.signals, child.pid, child.pid, &status);
     e->code = vm_report(&child, status, ret, e);
 out:
     if (child.channel >= 0)

@@ -1,10 +1,10 @@
-/* Messages between local APICs, and from I/O APICs and devices to them: who is meant, and for lowest priority, who gets it.
- * SDM vol. 3 §11.6.2. */
+/* Messages between local APICs, and from I/O APICs and devices to them: who is meant, and for lowest priority, who
+ * gets it. SDM vol. 3 §11.6.2. */
 #include "cpu/apic_bus.h"
 #include "cpu/lapic.h"
 
-/* The vCPU with the lowest processor priority. Among equals the vector decides, so that interrupts spread, and each stays
- * with one vCPU's caches. -1: none takes interrupts. */
+/* The vCPU with the lowest processor priority. Among equals the vector decides, so that interrupts spread, and each
+ * stays with one vCPU's caches. -1: none takes interrupts. */
 static int arbitrate(struct vcpu_group *g, u32 targets, u8 vector)
 {
     int best = -1;

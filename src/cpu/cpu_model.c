@@ -1,9 +1,10 @@
-/* CPU models: which processor the guest finds, made of what the engine implements and what the host's units can back.
+/* CPU models: which processor the guest finds, made of what the engine implements and what the host's units can
+ * back.
  *
- * A model is a chain of feature lists, each adding to the one before: what it must have, and what it takes along if the host
- * has it. The x86-64-v2, v3 and v4 levels are those of the System V ABI for AMD64; everything privileged comes with v2,
- * because the engine implements it whatever the host. The vendor is the host's, since the host's units show their vendor's
- * habits (the approximations of RCPPS, for one).
+ * A model is a chain of feature lists, each adding to the one before: what it must have, and what it takes along if
+ * the host has it. The x86-64-v2, v3 and v4 levels are those of the System V ABI for AMD64; everything privileged
+ * comes with v2, because the engine implements it whatever the host. The vendor is the host's, since the host's
+ * units show their vendor's habits (the approximations of RCPPS, for one).
  *
  * No model shows VMX, SVM, SGX, TSX, CET, AMX, MPX, XSAVES, protection keys, LA57, performance counters or MONITOR. */
 #include "cpu/cpuid.h"
@@ -26,65 +27,131 @@ const struct cpu_feature_place cpu_feature_places[FEAT_COUNT] = {
 #define F(name) FEAT_##name
 #define END FEAT_COUNT
 
+/* clang-format off */
 static const u8 features_486[] = {F(FPU), END};
 static const u8 features_pentium[] = {F(DE), F(PSE), F(TSC), F(MSR), F(MCE), F(CX8), F(APIC), END};
-static const u8 features_pentium3[] = {F(PAE), F(SEP), F(MTRR), F(PGE), F(MCA), F(CMOV), F(PAT), F(PSE36), F(MMX), F(FXSR),
-                                       F(SSE), END};
-static const u8 features_core2duo[] = {F(SSE2), F(CLFSH), F(SS), F(SSE3), F(SSSE3), F(CX16), F(SYSCALL), F(NX), F(LM),
-                                       F(LAHF64), END};
+static const u8 features_pentium3[] = {
+    F(PAE), F(SEP), F(MTRR), F(PGE), F(MCA), F(CMOV), F(PAT), F(PSE36), F(MMX), F(FXSR), F(SSE), END};
+static const u8 features_core2duo[] = {
+    F(SSE2), F(CLFSH), F(SS), F(SSE3), F(SSSE3), F(CX16), F(SYSCALL), F(NX), F(LM), F(LAHF64), END};
 static const u8 features_v2[] = {
-    F(SSE41), F(SSE42), F(POPCNT), F(HYPERVISOR), F(X2APIC), F(TSC_DEADLINE), F(TSC_ADJUST), F(ARAT), F(INVARIANT_TSC),
-    F(RDTSCP), F(RDPID), F(PDPE1GB), F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM),
-    F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(SSB_NO), F(BTC_NO), F(LFENCE_SERIALIZING),
-    F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), END};
-static const u8 extras_v2[] = {F(PCLMULQDQ), F(AES), F(RDRAND), F(RDSEED), F(CLFLUSHOPT), F(CLWB), F(FDP_EXCPTN_ONLY),
-                               F(ZERO_FCS_FDS), END};
+    F(SSE41), F(SSE42), F(POPCNT), F(HYPERVISOR), F(X2APIC), F(TSC_DEADLINE), F(TSC_ADJUST), F(ARAT),
+    F(INVARIANT_TSC), F(RDTSCP), F(RDPID), F(PDPE1GB), F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP),
+    F(ERMS), F(FSRM), F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(SSB_NO), F(BTC_NO),
+    F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), END};
+static const u8 extras_v2[] = {
+    F(PCLMULQDQ), F(AES), F(RDRAND), F(RDSEED), F(CLFLUSHOPT), F(CLWB), F(FDP_EXCPTN_ONLY), F(ZERO_FCS_FDS), END};
 static const u8 features_v3[] = {F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), END};
 static const u8 extras_v3[] = {F(ADX), F(SHA), F(XSAVEOPT), F(XSAVEC), F(XGETBV1), END};
 static const u8 features_v4[] = {F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL), END};
 static const u8 extras_host[] = {
-    F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), F(ADX), F(SHA), F(XSAVEOPT), F(XSAVEC),
-    F(XGETBV1), F(SERIALIZE), F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL), F(AVX512_IFMA),
-    F(AVX512_VBMI), F(AVX512_VBMI2), F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ), F(AVX512_FP16),
-    F(AVX512_BF16), F(AVX_VNNI), F(GFNI), F(VAES), F(VPCLMULQDQ), END};
+    F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), F(ADX), F(SHA), F(XSAVEOPT),
+    F(XSAVEC), F(XGETBV1), F(SERIALIZE), F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL),
+    F(AVX512_IFMA), F(AVX512_VBMI), F(AVX512_VBMI2), F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ),
+    F(AVX512_FP16), F(AVX512_BF16), F(AVX_VNNI), F(GFNI), F(VAES), F(VPCLMULQDQ), END};
 
 /* What the engine does by itself: the host need not have it. */
 static const u8 own_features[] = {
     F(DE), F(PSE), F(TSC), F(MSR), F(PAE), F(MCE), F(CX8), F(APIC), F(SEP), F(MTRR), F(PGE), F(MCA), F(CMOV), F(PAT),
-    F(PSE36), F(CLFSH), F(SS), F(CX16), F(PCID), F(X2APIC), F(MOVBE), F(TSC_DEADLINE), F(HYPERVISOR), F(ARAT), F(FSGSBASE),
-    F(TSC_ADJUST), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM), F(INVPCID), F(RDPID), F(LAHF64), F(PREFETCHW), F(SYSCALL),
-    F(NX), F(PDPE1GB), F(RDTSCP), F(LM), F(INVARIANT_TSC), F(CLFLUSHOPT), F(CLWB), F(SERIALIZE), F(SPEC_CTRL), F(STIBP),
-    F(SSBD), F(ARCH_CAPABILITIES), F(SSB_NO), F(BTC_NO), F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO),
-    END};
+    F(PSE36), F(CLFSH), F(SS), F(CX16), F(PCID), F(X2APIC), F(MOVBE), F(TSC_DEADLINE), F(HYPERVISOR), F(ARAT),
+    F(FSGSBASE), F(TSC_ADJUST), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM), F(INVPCID), F(RDPID), F(LAHF64),
+    F(PREFETCHW), F(SYSCALL), F(NX), F(PDPE1GB), F(RDTSCP), F(LM), F(INVARIANT_TSC), F(CLFLUSHOPT), F(CLWB),
+    F(SERIALIZE), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(SSB_NO), F(BTC_NO), F(LFENCE_SERIALIZING),
+    F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), END};
+/* clang-format on */
 
 struct cpu_model_def {
     const char *name, *what;
     const struct cpu_model_def *base; /* whose features it has too */
     const u8 *features, *extras;
-    u32 signature, signature_amd; /* 0: the host's */
+    u32 signature, signature_amd; /* by vendor; 0: the host's */
     u32 max_basic, max_extended;
     u8 phys_bits;
 };
 
-static const struct cpu_model_def model_486 = {"486", "80486DX: FPU, no MSRs", NULL, features_486, NULL, 0x480, 0x480, 1, 0, 32};
+static const struct cpu_model_def model_486 = {
+    .name = "486",
+    .what = "80486DX: FPU, no MSRs",
+    .features = features_486,
+    .signature = 0x480,
+    .max_basic = 1,
+    .phys_bits = 32,
+};
 static const struct cpu_model_def model_pentium = {
-    "pentium", "Pentium: TSC, CMPXCHG8B, APIC", &model_486, features_pentium, NULL, 0x52c, 0x52c, 1, 0, 32};
+    .name = "pentium",
+    .what = "Pentium: TSC, CMPXCHG8B, APIC",
+    .base = &model_486,
+    .features = features_pentium,
+    .signature = 0x52c,
+    .max_basic = 1,
+    .phys_bits = 32,
+};
 static const struct cpu_model_def model_pentium3 = {
-    "pentium3", "Pentium III: PAE, CMOV, SYSENTER, MMX, SSE", &model_pentium, features_pentium3, NULL, 0x68a, 0x68a, 2, 0, 36};
+    .name = "pentium3",
+    .what = "Pentium III: PAE, CMOV, SYSENTER, MMX, SSE",
+    .base = &model_pentium,
+    .features = features_pentium3,
+    .signature = 0x68a,
+    .max_basic = 2,
+    .phys_bits = 36,
+};
 static const struct cpu_model_def model_core2duo = {
-    "core2duo", "Core 2: 64-bit, up to SSSE3", &model_pentium3, features_core2duo, NULL, 0x6fb, 0x6fb, 4, 0x80000008, 36};
+    .name = "core2duo",
+    .what = "Core 2: 64-bit, up to SSSE3",
+    .base = &model_pentium3,
+    .features = features_core2duo,
+    .signature = 0x6fb,
+    .max_basic = 4,
+    .max_extended = 0x80000008,
+    .phys_bits = 36,
+};
 static const struct cpu_model_def model_v2 = {
-    "x86-64-v2", "64-bit with SSE4.2 and POPCNT", &model_core2duo, features_v2, extras_v2, 0x106a5, 0xa00f11, 0x16,
-    0x80000008, 46};
+    .name = "x86-64-v2",
+    .what = "64-bit with SSE4.2 and POPCNT",
+    .base = &model_core2duo,
+    .features = features_v2,
+    .extras = extras_v2,
+    .signature = 0x106a5,
+    .signature_amd = 0xa00f11,
+    .max_basic = 0x16,
+    .max_extended = 0x80000008,
+    .phys_bits = 46,
+};
 static const struct cpu_model_def model_v3 = {
-    "x86-64-v3", "v2 with AVX2, FMA, BMI1, BMI2", &model_v2, features_v3, extras_v3, 0x306f2, 0xa00f11, 0x16, 0x80000008, 46};
+    .name = "x86-64-v3",
+    .what = "v2 with AVX2, FMA, BMI1, BMI2",
+    .base = &model_v2,
+    .features = features_v3,
+    .extras = extras_v3,
+    .signature = 0x306f2,
+    .signature_amd = 0xa00f11,
+    .max_basic = 0x16,
+    .max_extended = 0x80000008,
+    .phys_bits = 46,
+};
 static const struct cpu_model_def model_v4 = {
-    "x86-64-v4", "v3 with AVX-512", &model_v3, features_v4, NULL, 0x50654, 0xa10f11, 0x16, 0x80000008, 46};
+    .name = "x86-64-v4",
+    .what = "v3 with AVX-512",
+    .base = &model_v3,
+    .features = features_v4,
+    .signature = 0x50654,
+    .signature_amd = 0xa10f11,
+    .max_basic = 0x16,
+    .max_extended = 0x80000008,
+    .phys_bits = 46,
+};
 static const struct cpu_model_def model_host = {
-    "host", "all of this host that skerry can show", &model_v2, NULL, extras_host, 0, 0, 0x16, 0x80000008, 46};
+    .name = "host",
+    .what = "all of this host that skerry can show",
+    .base = &model_v2,
+    .extras = extras_host,
+    .max_basic = 0x16,
+    .max_extended = 0x80000008,
+    .phys_bits = 46,
+};
 
-static const struct cpu_model_def *const model_defs[] = {
-    &model_486, &model_pentium, &model_pentium3, &model_core2duo, &model_v2, &model_v3, &model_v4, &model_host};
+static const struct cpu_model_def *const model_defs[] = {&model_486, &model_pentium, &model_pentium3, &model_core2duo,
+                                                         &model_v2,  &model_v3,      &model_v4,       &model_host};
 
 /* Best first. */
 static const struct cpu_model_def *const default_models[] = {&model_v4, &model_v3, &model_v2};
@@ -129,9 +196,13 @@ static void set_remove(struct feature_set *s, const u8 *list)
 static void remove_unswitched(struct feature_set *s)
 {
     static const u8 avx[] = {F(AVX), F(AVX2), F(FMA), F(F16C), F(VAES), F(VPCLMULQDQ), F(AVX_VNNI), END};
-    static const u8 avx512[] = {
-        F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL), F(AVX512_IFMA), F(AVX512_VBMI), F(AVX512_VBMI2),
-        F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ), F(AVX512_FP16), F(AVX512_BF16), END};
+    static const u8 avx512[] = {F(AVX512F),          F(AVX512BW),
+                                F(AVX512CD),         F(AVX512DQ),
+                                F(AVX512VL),         F(AVX512_IFMA),
+                                F(AVX512_VBMI),      F(AVX512_VBMI2),
+                                F(AVX512_VNNI),      F(AVX512_BITALG),
+                                F(AVX512_VPOPCNTDQ), F(AVX512_FP16),
+                                F(AVX512_BF16),      END};
 
     if (!(ext_host_components() & BIT(XCOMP_AVX)))
         set_remove(s, avx);
@@ -143,12 +214,14 @@ static void remove_unswitched(struct feature_set *s)
 static struct feature_set backed_features(void)
 {
     struct feature_set s = {{0}};
+    u32 out[4];
 
     for (int f = 0; f < FEAT_COUNT; f++) {
         const struct cpu_feature_place *p = &cpu_feature_places[f];
-        u32 out[4];
 
-        host_cpuid(p->leaf, p->sub, out);
+        /* neighbours share their leaf, and in a virtual machine CPUID is slow */
+        if (!f || p->leaf != p[-1].leaf || p->sub != p[-1].sub)
+            host_cpuid(p->leaf, p->sub, out);
         if (out[p->reg] >> p->bit & 1)
             s.bits[f / 64] |= 1ull << (f % 64);
     }
@@ -216,10 +289,10 @@ static void control_masks_set(struct cpu_model *m)
         u8 feature;
         u32 cr4;
     } cr4_bits[] = {
-        {F(VME), CR4_VME | CR4_PVI}, {F(TSC), CR4_TSD}, {F(DE), CR4_DE}, {F(PSE), CR4_PSE}, {F(PAE), CR4_PAE},
-        {F(MCE), CR4_MCE}, {F(PGE), CR4_PGE}, {F(CMOV), CR4_PCE}, {F(FXSR), CR4_OSFXSR}, {F(SSE), CR4_OSXMMEXCPT},
-        {F(UMIP), CR4_UMIP}, {F(FSGSBASE), CR4_FSGSBASE}, {F(PCID), CR4_PCIDE}, {F(XSAVE), CR4_OSXSAVE},
-        {F(SMEP), CR4_SMEP}, {F(SMAP), CR4_SMAP}};
+        {F(VME), CR4_VME | CR4_PVI}, {F(TSC), CR4_TSD},        {F(DE), CR4_DE},     {F(PSE), CR4_PSE},
+        {F(PAE), CR4_PAE},           {F(MCE), CR4_MCE},        {F(PGE), CR4_PGE},   {F(CMOV), CR4_PCE},
+        {F(FXSR), CR4_OSFXSR},       {F(SSE), CR4_OSXMMEXCPT}, {F(UMIP), CR4_UMIP}, {F(FSGSBASE), CR4_FSGSBASE},
+        {F(PCID), CR4_PCIDE},        {F(XSAVE), CR4_OSXSAVE},  {F(SMEP), CR4_SMEP}, {F(SMAP), CR4_SMAP}};
 
     for (size_t n = 0; n < ARRAY_SIZE(cr4_bits); n++)
         if (model_has(m, cr4_bits[n].feature))
@@ -316,7 +389,8 @@ static int model_create_error(const char *name, int r, int missing, struct err *
 {
     if (r == -ENOMEM)
         return err_set(e, r, "CPU model: out of memory");
-    return err_set(e, r, "--cpu-model '%s': this host's CPU lacks %s; leave the flag out for the best model that it can back",
+    return err_set(e, r,
+                   "--cpu-model '%s': this host's CPU lacks %s; leave the flag out for the best model that it can back",
                    name, cpu_feature_places[missing].name);
 }
 

@@ -1,8 +1,8 @@
-/* The CPUID instruction: leaf by leaf, from the model's features and the vCPU's state. SDM vol. 2 CPUID; AMD64 APM vol. 3
- * appendix E for the extended leaves.
+/* The CPUID instruction: leaf by leaf, from the model's features and the vCPU's state. SDM vol. 2 CPUID; AMD64 APM
+ * vol. 3 appendix E for the extended leaves.
  *
- * The TSC and the APIC timer run at 1 GHz, which leaves 15H, 16H and 40000010H say, so that nobody needs to calibrate. The
- * caches are invented: they shape nothing in an interpreter. */
+ * The TSC and the APIC timer run at 1 GHz, which leaves 15H, 16H and 40000010H say, so that nobody needs to
+ * calibrate. The caches are invented: they shape nothing in an interpreter. */
 #include "cpu/cpuid.h"
 
 #include "cpu/xstate.h"
@@ -93,7 +93,8 @@ static void leaf_caches(struct vcpu *c, u32 sub, u32 out[4])
 
     if (sub >= ARRAY_SIZE(caches))
         return;
-    out[EAX] = caches[sub].type | (u32)caches[sub].level << 5 | 1 << 8 | (caches[sub].shared ? last : 0) << 14 | last << 26;
+    out[EAX] =
+        caches[sub].type | (u32)caches[sub].level << 5 | 1 << 8 | (caches[sub].shared ? last : 0) << 14 | last << 26;
     out[EBX] = 63 | (u32)(caches[sub].ways - 1) << 22;
     out[ECX] = caches[sub].sets - 1;
 }
@@ -264,13 +265,25 @@ static void leaf_address_sizes(struct vcpu *c, u32 sub, u32 out[4])
 static const struct {
     u32 leaf;
     leaf_fn *fn;
-} leaves[] = {
-    {0, leaf_vendor}, {1, leaf_version}, {2, leaf_descriptors}, {4, leaf_caches}, {7, leaf_extended_features},
-    {0xb, leaf_topology}, {0xd, leaf_xsave}, {0x15, leaf_tsc}, {0x16, leaf_frequency},
-    {HYPERVISOR_BASE, leaf_hypervisor}, {HYPERVISOR_MAX, leaf_hypervisor_timing},
-    {0x80000000, leaf_extended_max}, {0x80000001, leaf_extended_version},
-    {0x80000002, leaf_brand1}, {0x80000003, leaf_brand2}, {0x80000004, leaf_brand3},
-    {0x80000005, leaf_l1_caches}, {0x80000006, leaf_l2_caches}, {0x80000008, leaf_address_sizes}};
+} leaves[] = {{0, leaf_vendor},
+              {1, leaf_version},
+              {2, leaf_descriptors},
+              {4, leaf_caches},
+              {7, leaf_extended_features},
+              {0xb, leaf_topology},
+              {0xd, leaf_xsave},
+              {0x15, leaf_tsc},
+              {0x16, leaf_frequency},
+              {HYPERVISOR_BASE, leaf_hypervisor},
+              {HYPERVISOR_MAX, leaf_hypervisor_timing},
+              {0x80000000, leaf_extended_max},
+              {0x80000001, leaf_extended_version},
+              {0x80000002, leaf_brand1},
+              {0x80000003, leaf_brand2},
+              {0x80000004, leaf_brand3},
+              {0x80000005, leaf_l1_caches},
+              {0x80000006, leaf_l2_caches},
+              {0x80000008, leaf_address_sizes}};
 
 static bool leaf_exists(const struct vcpu *c, u32 leaf)
 {

@@ -35,8 +35,8 @@ struct cpu_model {
     u32 max_basic, max_extended; /* leaves; max_extended 0: none */
 };
 
-/* After ext_setup. Finds the model, or the best one the host can back for an empty name. -EINVAL with a sentence that lists the models for
- * an unknown one, -ENOTSUP naming the missing feature for one the host cannot back. */
+/* After ext_setup. Finds the model, or the best one the host can back for an empty name. -EINVAL with a sentence
+ * that lists the models for an unknown one, -ENOTSUP naming the missing feature for one the host cannot back. */
 int cpu_model_create(const struct cpu_model_name *name, struct cpu_model **ret, struct err *e);
 void cpu_model_free(struct cpu_model *m);
 

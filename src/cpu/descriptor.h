@@ -26,7 +26,7 @@ struct gate {
     u64 offset;
     u16 sel;
     int size;   /* of the operands that it pushes: 2, 4, 8 */
-    int params; /* call gates outside IA-32e mode: how many operands to copy; in IDTs of IA-32e mode bits 2:0 are the IST */
+    int params; /* call gates: operands to copy; in the IDT of IA-32e mode bits 2:0 are the IST */
 };
 
 static inline bool selector_null(u16 sel)
@@ -73,8 +73,8 @@ void descriptor_parse(struct descriptor *d, u64 raw);
 /* Reads the eight bytes that `sel` names. False: they lie outside the table, or there is no LDT. Raises #PF. */
 bool descriptor_read(struct vcpu *c, u16 sel, struct descriptor *d);
 
-/* In IA-32e mode system descriptors have 16 bytes: reads the upper half of the base. False: it lies outside the table, or its
- * type field is not zero. Outside IA-32e mode it does nothing. */
+/* In IA-32e mode system descriptors have 16 bytes: reads the upper half of the base. False: it lies outside the
+ * table, or its type field is not zero. Outside IA-32e mode it does nothing. */
 bool descriptor_read_upper(struct vcpu *c, struct descriptor *d);
 
 /* Sets the accessed bit in the table and in d, by a locked operation, if it is clear. Raises #PF before any change. */
@@ -83,7 +83,8 @@ void descriptor_set_accessed(struct vcpu *c, struct descriptor *d);
 /* Sets or clears the busy bit of a TSS descriptor in the table, by a locked operation. */
 void descriptor_set_busy(struct vcpu *c, u64 gva, bool busy);
 
-/* Takes a call gate's eight bytes (d->raw), or those of an IDT gate, apart; the upper offset of 16-byte gates is separate. */
+/* Takes a call gate's eight bytes (d->raw), or those of an IDT gate, apart; the upper offset of 16-byte gates is
+ * separate. */
 void gate_parse(const struct descriptor *d, struct gate *g);
 
 /* Whether [offset, offset+size) lies within a segment: expand-down counts from the limit upwards. */
@@ -92,7 +93,8 @@ bool segment_covers(u16 attr, u32 limit, u64 offset, u32 size);
 /* Checks a code segment as the target of a transfer in IA-32e mode: a segment cannot be 64-bit and 32-bit at once. */
 bool code_size_valid(const struct vcpu *c, u16 attr);
 
-/* Whether a transfer may go to `offset` in the code segment d; a 64-bit segment has no limit, but canonical addresses. */
+/* Whether a transfer may go to `offset` in the code segment d; a 64-bit segment has no limit, but canonical
+ * addresses. */
 bool code_offset_valid(const struct vcpu *c, const struct descriptor *d, u64 offset);
 
 /* Puts a checked descriptor into a register's hidden part. vcpu_mode_update is the caller's. */
@@ -125,12 +127,13 @@ void stack_reserve(struct vcpu *c, const struct stack *t, int count, int size);
 /* Pushes; after stack_reserve it cannot fault. */
 void stack_put(struct vcpu *c, struct stack *t, int size, u64 val);
 
-/* The stack for privilege `cpl` that the TSS names, outside IA-32e mode, checked: null, table, privileges, type, presence.
- * Raises #TS and #SS with `ext` in their error codes. d becomes the descriptor of its segment. SDM vol. 3 §5.8.5. */
+/* The stack for privilege `cpl` that the TSS names, outside IA-32e mode, checked: null, table, privileges, type,
+ * presence. Raises #TS and #SS with `ext` in their error codes. d becomes the descriptor of its segment. SDM vol. 3
+ * §5.8.5. */
 void stack_from_tss(struct vcpu *c, int cpl, u32 ext, struct stack *t, struct descriptor *d);
 
-/* In IA-32e mode: RSP0 to RSP2 (slots 0 to 2) or IST1 to IST7 (slots 4 to 10) of the TSS. Raises #TS; #SS(ext) when it is
- * not canonical. */
+/* In IA-32e mode: RSP0 to RSP2 (slots 0 to 2) or IST1 to IST7 (slots 4 to 10) of the TSS. Raises #TS; #SS(ext) when
+ * it is not canonical. */
 u64 stack_pointer_from_tss64(struct vcpu *c, int slot, u32 ext);
 
 #endif

@@ -267,8 +267,12 @@ static u64 flags_pushed(const struct vcpu *c, enum event_kind kind, int vector)
 
 void exception_deliver(struct vcpu *c, enum event_kind kind, int vector, bool has_error, u32 error)
 {
-    const struct delivery v = {.kind = kind, .vector = vector, .has_error = has_error, .error = error,
-                               .ext = kind != EVENT_SOFTWARE, .flags = flags_pushed(c, kind, vector)};
+    const struct delivery v = {.kind = kind,
+                               .vector = vector,
+                               .has_error = has_error,
+                               .error = error,
+                               .ext = kind != EVENT_SOFTWARE,
+                               .flags = flags_pushed(c, kind, vector)};
 
     vcpu_trace(c, EXC, "vcpu %d: vector %#x error %#x at %04x:%llx cpl %d cr2 %llx rsp %llx", c->index, vector, error,
                c->s.seg_sel[SEG_CS], (unsigned long long)c->s.gpr[RIP], c->s.cpl, (unsigned long long)c->s.cr2,
@@ -292,9 +296,16 @@ enum fault_class { FAULT_BENIGN, FAULT_CONTRIBUTORY, FAULT_PAGE };
 static enum fault_class fault_class(int vector)
 {
     switch (vector) {
-    case EXC_DE: case EXC_TS: case EXC_NP: case EXC_SS: case EXC_GP: return FAULT_CONTRIBUTORY;
-    case EXC_PF: return FAULT_PAGE;
-    default: return FAULT_BENIGN;
+    case EXC_DE:
+    case EXC_TS:
+    case EXC_NP:
+    case EXC_SS:
+    case EXC_GP:
+        return FAULT_CONTRIBUTORY;
+    case EXC_PF:
+        return FAULT_PAGE;
+    default:
+        return FAULT_BENIGN;
     }
 }
 

@@ -1,5 +1,5 @@
-/* Control and debug registers and the instructions that command the processor: MOV CR, MOV DR, LMSW, SMSW, CLTS, XSETBV,
- * XGETBV, INVLPG, INVPCID, INVD, WBINVD, HLT. SDM vol. 2; vol. 3 §2.5, §2.6, §4.1.1, §4.10.4, §9.8.5, §17.2. */
+/* Control and debug registers and the instructions that command the processor: MOV CR, MOV DR, LMSW, SMSW, CLTS,
+ * XSETBV, XGETBV, INVLPG, INVPCID, INVD, WBINVD, HLT. SDM vol. 2; vol. 3 §2.5, §4.1.1, §4.10.4, §9.8.5, §17.2. */
 #include "cpu/descriptor.h"
 #include "cpu/exec_system.h"
 #include "cpu/lapic.h"
@@ -57,7 +57,8 @@ static void cr0_write(struct vcpu *c, u64 val)
     if (changed & CR0_PG && c->s.efer & EFER_LME)
         c->s.efer ^= EFER_LMA;
     if (changed & (CR0_PE | CR0_PG))
-        vcpu_trace(c, CPU, "vcpu %d: CR0 %#llx EFER %#llx", c->index, (unsigned long long)val, (unsigned long long)c->s.efer);
+        vcpu_trace(c, CPU, "vcpu %d: CR0 %#llx EFER %#llx", c->index, (unsigned long long)val,
+                   (unsigned long long)c->s.efer);
     if (changed & (CR0_PE | CR0_PG | CR0_WP))
         tlb_flush(c);
     vcpu_mode_update(c);
@@ -115,11 +116,16 @@ static u64 cr8_read(struct vcpu *c)
 static u64 cr_read(struct vcpu *c, int n)
 {
     switch (n) {
-    case 0: return c->s.cr0;
-    case 2: return c->s.cr2;
-    case 3: return c->s.cr3;
-    case 4: return c->s.cr4;
-    default: return cr8_read(c);
+    case 0:
+        return c->s.cr0;
+    case 2:
+        return c->s.cr2;
+    case 3:
+        return c->s.cr3;
+    case 4:
+        return c->s.cr4;
+    default:
+        return cr8_read(c);
     }
 }
 
@@ -135,11 +141,21 @@ static void mov_to_cr(struct vcpu *c, const struct insn *i)
 
     cpl0_check(c);
     switch (i->reg) {
-    case 0: cr0_write(c, val); break;
-    case 2: c->s.cr2 = val; break;
-    case 3: cr3_write(c, val); break;
-    case 4: cr4_write(c, val); break;
-    default: cr8_write(c, val); break;
+    case 0:
+        cr0_write(c, val);
+        break;
+    case 2:
+        c->s.cr2 = val;
+        break;
+    case 3:
+        cr3_write(c, val);
+        break;
+    case 4:
+        cr4_write(c, val);
+        break;
+    default:
+        cr8_write(c, val);
+        break;
     }
 }
 
@@ -221,7 +237,8 @@ static bool xcr0_valid(const struct vcpu *c, u64 val)
 {
     u64 avx512 = BIT(XCOMP_OPMASK) | BIT(XCOMP_ZMM_HI256) | BIT(XCOMP_HI16_ZMM);
 
-    if (val & ~c->group->model->xcr0_mask || !(val & BIT(XCOMP_X87)) || (val & BIT(XCOMP_AVX) && !(val & BIT(XCOMP_SSE))))
+    if (val & ~c->group->model->xcr0_mask || !(val & BIT(XCOMP_X87)) ||
+        (val & BIT(XCOMP_AVX) && !(val & BIT(XCOMP_SSE))))
         return false;
     return !(val & avx512) || ((val & avx512) == avx512 && val & BIT(XCOMP_AVX));
 }
@@ -311,9 +328,15 @@ void choose_control_debug(struct vcpu *c, struct insn *i, const struct insn_sour
 }
 
 const struct system_insn control_insns[] = {
-    {ZYDIS_MNEMONIC_LMSW, FEAT_ALWAYS, lmsw},         {ZYDIS_MNEMONIC_SMSW, FEAT_ALWAYS, smsw},
-    {ZYDIS_MNEMONIC_CLTS, FEAT_ALWAYS, clts},         {ZYDIS_MNEMONIC_XSETBV, FEAT_XSAVE, xsetbv},
-    {ZYDIS_MNEMONIC_XGETBV, FEAT_XSAVE, xgetbv},      {ZYDIS_MNEMONIC_INVLPG, FEAT_ALWAYS, invlpg},
-    {ZYDIS_MNEMONIC_INVPCID, FEAT_INVPCID, invpcid},  {ZYDIS_MNEMONIC_INVD, FEAT_ALWAYS, cache_flush},
-    {ZYDIS_MNEMONIC_WBINVD, FEAT_ALWAYS, cache_flush}, {ZYDIS_MNEMONIC_HLT, FEAT_ALWAYS, hlt}, {0},
+    {ZYDIS_MNEMONIC_LMSW, FEAT_ALWAYS, lmsw},
+    {ZYDIS_MNEMONIC_SMSW, FEAT_ALWAYS, smsw},
+    {ZYDIS_MNEMONIC_CLTS, FEAT_ALWAYS, clts},
+    {ZYDIS_MNEMONIC_XSETBV, FEAT_XSAVE, xsetbv},
+    {ZYDIS_MNEMONIC_XGETBV, FEAT_XSAVE, xgetbv},
+    {ZYDIS_MNEMONIC_INVLPG, FEAT_ALWAYS, invlpg},
+    {ZYDIS_MNEMONIC_INVPCID, FEAT_INVPCID, invpcid},
+    {ZYDIS_MNEMONIC_INVD, FEAT_ALWAYS, cache_flush},
+    {ZYDIS_MNEMONIC_WBINVD, FEAT_ALWAYS, cache_flush},
+    {ZYDIS_MNEMONIC_HLT, FEAT_ALWAYS, hlt},
+    {0},
 };

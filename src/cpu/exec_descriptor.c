@@ -1,5 +1,5 @@
-/* Descriptor tables and what programs may ask about selectors: LGDT, SGDT, LIDT, SIDT, LLDT, SLDT, LTR, STR, LAR, LSL, VERR,
- * VERW, ARPL. SDM vol. 2; vol. 3 §2.4, §5.10. */
+/* Descriptor tables and what programs may ask about selectors: LGDT, SGDT, LIDT, SIDT, LLDT, SLDT, LTR, STR, LAR,
+ * LSL, VERR, VERW, ARPL. SDM vol. 2; vol. 3 §2.4, §5.10. */
 #include "cpu/descriptor.h"
 #include "cpu/exec_system.h"
 

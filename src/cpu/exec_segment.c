@@ -56,11 +56,16 @@ static void pop_seg(struct vcpu *c, const struct insn *i)
 static u8 segment_of(ZydisMnemonic m)
 {
     switch (m) {
-    case ZYDIS_MNEMONIC_LDS: return SEG_DS;
-    case ZYDIS_MNEMONIC_LES: return SEG_ES;
-    case ZYDIS_MNEMONIC_LFS: return SEG_FS;
-    case ZYDIS_MNEMONIC_LGS: return SEG_GS;
-    default: return SEG_SS;
+    case ZYDIS_MNEMONIC_LDS:
+        return SEG_DS;
+    case ZYDIS_MNEMONIC_LES:
+        return SEG_ES;
+    case ZYDIS_MNEMONIC_LFS:
+        return SEG_FS;
+    case ZYDIS_MNEMONIC_LGS:
+        return SEG_GS;
+    default:
+        return SEG_SS;
     }
 }
 
@@ -80,7 +85,8 @@ static void load_far_pointer(struct vcpu *c, const struct insn *i)
 
 static bool is_segment(const ZydisDecodedOperand *op)
 {
-    return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->reg.value >= ZYDIS_REGISTER_ES && op->reg.value <= ZYDIS_REGISTER_GS;
+    return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->reg.value >= ZYDIS_REGISTER_ES &&
+           op->reg.value <= ZYDIS_REGISTER_GS;
 }
 
 static void choose_segment_mov(struct insn *i, const struct insn_source *src)
@@ -99,14 +105,22 @@ static void choose_segment_mov(struct insn *i, const struct insn_source *src)
 void choose_segment(struct vcpu *c, struct insn *i, const struct insn_source *src)
 {
     switch (src->zi->mnemonic) {
-    case ZYDIS_MNEMONIC_MOV: choose_segment_mov(i, src); break;
+    case ZYDIS_MNEMONIC_MOV:
+        choose_segment_mov(i, src);
+        break;
     case ZYDIS_MNEMONIC_PUSH:
     case ZYDIS_MNEMONIC_POP:
         i->reg = (u8)(src->op[0].reg.value - ZYDIS_REGISTER_ES);
         i->fn = src->zi->mnemonic == ZYDIS_MNEMONIC_PUSH ? push_seg : i->reg == SEG_CS ? NULL : pop_seg;
         break;
-    case ZYDIS_MNEMONIC_LDS: case ZYDIS_MNEMONIC_LES: case ZYDIS_MNEMONIC_LFS: case ZYDIS_MNEMONIC_LGS:
-    case ZYDIS_MNEMONIC_LSS: i->fn = load_far_pointer; break;
-    default: break;
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_LSS:
+        i->fn = load_far_pointer;
+        break;
+    default:
+        break;
     }
 }

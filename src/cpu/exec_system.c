@@ -1,5 +1,5 @@
-/* The rest of the system instructions, and choose_system, which finds the handler for all of them: MSRs, CPUID, time stamps,
- * random numbers, FS and GS bases, STAC and CLAC, cache lines. SDM vol. 2.
+/* The rest of the system instructions, and choose_system, which finds the handler for all of them: MSRs, CPUID, time
+ * stamps, random numbers, FS and GS bases, STAC and CLAC, cache lines. SDM vol. 2.
  *
  * Not in any CPU model, so #UD: MONITOR and MWAIT, RSM outside SMM, VMX, SVM, SGX, SMX. */
 #include "cpu/exec_system.h"
@@ -150,7 +150,8 @@ static void ac_set(struct vcpu *c, bool on)
     if (c->s.cpl)
         raise_ud(c);
     c->s.rflags = on ? c->s.rflags | FLAG_AC : c->s.rflags & ~(u64)FLAG_AC;
-    c->mmu_index = (u8)mmu_set_for(c, 0); /* all that depends on AC at CPL 0: kernels do this around every user access */
+    c->mmu_index =
+        (u8)mmu_set_for(c, 0); /* all that depends on AC at CPL 0: kernels do this around every user access */
 }
 
 static void stac(struct vcpu *c, const struct insn *i)
@@ -179,17 +180,28 @@ static void serialize(struct vcpu *c, const struct insn *i)
 }
 
 static const struct system_insn other_insns[] = {
-    {ZYDIS_MNEMONIC_RDMSR, FEAT_MSR, rdmsr},           {ZYDIS_MNEMONIC_WRMSR, FEAT_MSR, wrmsr},
-    {ZYDIS_MNEMONIC_CPUID, FEAT_ALWAYS, exec_cpuid},   {ZYDIS_MNEMONIC_RDTSC, FEAT_TSC, rdtsc},
-    {ZYDIS_MNEMONIC_RDTSCP, FEAT_RDTSCP, rdtscp},      {ZYDIS_MNEMONIC_RDPID, FEAT_RDPID, rdpid},
-    {ZYDIS_MNEMONIC_RDPMC, FEAT_CMOV, rdpmc},          {ZYDIS_MNEMONIC_RDRAND, FEAT_RDRAND, rdrand},
-    {ZYDIS_MNEMONIC_RDSEED, FEAT_RDSEED, rdseed},      {ZYDIS_MNEMONIC_SWAPGS, FEAT_LM, swapgs},
-    {ZYDIS_MNEMONIC_RDFSBASE, FEAT_FSGSBASE, rdfsbase}, {ZYDIS_MNEMONIC_RDGSBASE, FEAT_FSGSBASE, rdgsbase},
-    {ZYDIS_MNEMONIC_WRFSBASE, FEAT_FSGSBASE, wrfsbase}, {ZYDIS_MNEMONIC_WRGSBASE, FEAT_FSGSBASE, wrgsbase},
-    {ZYDIS_MNEMONIC_STAC, FEAT_SMAP, stac},            {ZYDIS_MNEMONIC_CLAC, FEAT_SMAP, clac},
-    {ZYDIS_MNEMONIC_CLFLUSH, FEAT_CLFSH, line_flush},  {ZYDIS_MNEMONIC_CLFLUSHOPT, FEAT_CLFLUSHOPT, line_flush},
-    {ZYDIS_MNEMONIC_CLWB, FEAT_CLWB, line_flush},      {ZYDIS_MNEMONIC_PAUSE, FEAT_ALWAYS, pause},
-    {ZYDIS_MNEMONIC_SERIALIZE, FEAT_SERIALIZE, serialize}, {0},
+    {ZYDIS_MNEMONIC_RDMSR, FEAT_MSR, rdmsr},
+    {ZYDIS_MNEMONIC_WRMSR, FEAT_MSR, wrmsr},
+    {ZYDIS_MNEMONIC_CPUID, FEAT_ALWAYS, exec_cpuid},
+    {ZYDIS_MNEMONIC_RDTSC, FEAT_TSC, rdtsc},
+    {ZYDIS_MNEMONIC_RDTSCP, FEAT_RDTSCP, rdtscp},
+    {ZYDIS_MNEMONIC_RDPID, FEAT_RDPID, rdpid},
+    {ZYDIS_MNEMONIC_RDPMC, FEAT_CMOV, rdpmc},
+    {ZYDIS_MNEMONIC_RDRAND, FEAT_RDRAND, rdrand},
+    {ZYDIS_MNEMONIC_RDSEED, FEAT_RDSEED, rdseed},
+    {ZYDIS_MNEMONIC_SWAPGS, FEAT_LM, swapgs},
+    {ZYDIS_MNEMONIC_RDFSBASE, FEAT_FSGSBASE, rdfsbase},
+    {ZYDIS_MNEMONIC_RDGSBASE, FEAT_FSGSBASE, rdgsbase},
+    {ZYDIS_MNEMONIC_WRFSBASE, FEAT_FSGSBASE, wrfsbase},
+    {ZYDIS_MNEMONIC_WRGSBASE, FEAT_FSGSBASE, wrgsbase},
+    {ZYDIS_MNEMONIC_STAC, FEAT_SMAP, stac},
+    {ZYDIS_MNEMONIC_CLAC, FEAT_SMAP, clac},
+    {ZYDIS_MNEMONIC_CLFLUSH, FEAT_CLFSH, line_flush},
+    {ZYDIS_MNEMONIC_CLFLUSHOPT, FEAT_CLFLUSHOPT, line_flush},
+    {ZYDIS_MNEMONIC_CLWB, FEAT_CLWB, line_flush},
+    {ZYDIS_MNEMONIC_PAUSE, FEAT_ALWAYS, pause},
+    {ZYDIS_MNEMONIC_SERIALIZE, FEAT_SERIALIZE, serialize},
+    {0},
 };
 
 static bool table_choose(struct vcpu *c, struct insn *i, const struct system_insn *table)
@@ -222,10 +234,22 @@ void choose_system(struct vcpu *c, struct insn *i, const struct insn_source *src
         else
             choose_control_debug(c, i, src);
         return;
-    case ZYDIS_MNEMONIC_PUSH: case ZYDIS_MNEMONIC_POP: case ZYDIS_MNEMONIC_LDS: case ZYDIS_MNEMONIC_LES:
-    case ZYDIS_MNEMONIC_LFS: case ZYDIS_MNEMONIC_LGS: case ZYDIS_MNEMONIC_LSS: choose_segment(c, i, src); return;
-    case ZYDIS_MNEMONIC_JMP: case ZYDIS_MNEMONIC_CALL: case ZYDIS_MNEMONIC_RET: choose_far(c, i, src); return;
-    default: break;
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_LDS:
+    case ZYDIS_MNEMONIC_LES:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS:
+    case ZYDIS_MNEMONIC_LSS:
+        choose_segment(c, i, src);
+        return;
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_RET:
+        choose_far(c, i, src);
+        return;
+    default:
+        break;
     }
     for (size_t n = 0; n < ARRAY_SIZE(tables); n++)
         if (table_choose(c, i, tables[n]))

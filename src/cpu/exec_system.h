@@ -14,7 +14,7 @@ struct system_insn {
 
 extern const struct system_insn descriptor_insns[]; /* exec_descriptor.c: tables, selectors' properties, LDTR and TR */
 extern const struct system_insn control_insns[];    /* exec_control.c: CR0, XCR0, TLB, caches, HLT */
-extern const struct system_insn transfer_insns[];   /* exec_transfer.c: IRET, INT n, SYSCALL and SYSENTER with their returns */
+extern const struct system_insn transfer_insns[];   /* exec_transfer.c: IRET, INT n, fast system calls */
 
 insn_choose_fn choose_segment;       /* exec_segment.c: MOV, PUSH, POP of segment registers, LDS and kin */
 insn_choose_fn choose_far;           /* exec_transfer.c: far JMP, CALL, RET */

@@ -1,5 +1,5 @@
-/* Far JMP, CALL and RET, IRET, software interrupts, and the fast system calls SYSCALL/SYSRET and SYSENTER/SYSEXIT with their
- * fixed flat segments. SDM vol. 2; vol. 3 §5.8.7, §5.8.8. */
+/* Far JMP, CALL and RET, IRET, software interrupts, and the fast system calls SYSCALL/SYSRET and SYSENTER/SYSEXIT
+ * with their fixed flat segments. SDM vol. 2; vol. 3 §5.8.7, §5.8.8. */
 #include "cpu/descriptor.h"
 #include "cpu/exec_system.h"
 
@@ -146,7 +146,8 @@ static void sysexit(struct vcpu *c, const struct insn *i)
         raise_gp0(c);
     c->s.gpr[RSP] = c->s.gpr[RCX] & cut;
     c->s.gpr[RIP] = c->s.gpr[RDX] & cut;
-    flat_segments_set(c, (u16)((cs + (to64 ? 32 : 16)) | 3), (u16)((cs + (to64 ? 40 : 24)) | 3), 3, to64 ? SEG_L : SEG_DB);
+    flat_segments_set(c, (u16)((cs + (to64 ? 32 : 16)) | 3), (u16)((cs + (to64 ? 40 : 24)) | 3), 3,
+                      to64 ? SEG_L : SEG_DB);
     vcpu_mode_update(c);
 }
 
@@ -155,9 +156,15 @@ void choose_far(struct vcpu *c, struct insn *i, const struct insn_source *src)
     bool direct = src->op[0].type == ZYDIS_OPERAND_TYPE_POINTER;
 
     switch (src->zi->mnemonic) {
-    case ZYDIS_MNEMONIC_JMP: i->fn = direct ? far_jump_direct : far_jump_memory; break;
-    case ZYDIS_MNEMONIC_CALL: i->fn = direct ? far_call_direct : far_call_memory; break;
-    default: i->fn = far_ret; break;
+    case ZYDIS_MNEMONIC_JMP:
+        i->fn = direct ? far_jump_direct : far_jump_memory;
+        break;
+    case ZYDIS_MNEMONIC_CALL:
+        i->fn = direct ? far_call_direct : far_call_memory;
+        break;
+    default:
+        i->fn = far_ret;
+        break;
     }
 }
 

@@ -1,5 +1,5 @@
-/* Far JMP, CALL and RET, and IRET: transfers between code segments, through call gates, between privilege levels, to and from
- * V86 mode. SDM vol. 2 (the pseudo-code of each instruction), vol. 3 §5.8, §6.4, §20.2.
+/* Far JMP, CALL and RET, and IRET: transfers between code segments, through call gates, between privilege levels, to
+ * and from V86 mode. SDM vol. 2 (the pseudo-code of each instruction), vol. 3 §5.8, §6.4, §20.2.
  *
  * Each transfer reads and checks all it needs, then changes registers without being able to fault. */
 #include "cpu/descriptor.h"
@@ -63,7 +63,8 @@ static void system_privilege_check(struct vcpu *c, const struct descriptor *d)
 }
 
 /* Reads a call gate and the code segment that it names into `target`. `jump`: privilege may not change. */
-static void call_gate_read(struct vcpu *c, struct descriptor *gate, bool jump, struct gate *g, struct descriptor *target)
+static void call_gate_read(struct vcpu *c, struct descriptor *gate, bool jump, struct gate *g,
+                           struct descriptor *target)
 {
     u32 error;
     int dpl;
@@ -121,7 +122,8 @@ static bool system_target(struct vcpu *c, const struct descriptor *d, enum task_
         system_privilege_check(c, d);
         task_switch(c, d->sel, kind, 0, false, 0);
         return false;
-    default: raise_error(c, EXC_GP, selector_error(d->sel));
+    default:
+        raise_error(c, EXC_GP, selector_error(d->sel));
     }
 }
 
@@ -195,7 +197,8 @@ static void call_inner(struct vcpu *c, const struct gate *g, const struct descri
 static void call_inner_64(struct vcpu *c, const struct gate *g, const struct descriptor *target)
 {
     int cpl = attr_dpl(target->attr);
-    struct stack st = {.sp = stack_pointer_from_tss64(c, cpl, 0), .mask = ~0ull, .flat = true, .mmu = mmu_set_for(c, cpl)};
+    struct stack st = {
+        .sp = stack_pointer_from_tss64(c, cpl, 0), .mask = ~0ull, .flat = true, .mmu = mmu_set_for(c, cpl)};
 
     stack_reserve(c, &st, 4, 8);
     stack_put(c, &st, 8, c->s.seg_sel[SEG_SS]);
@@ -275,8 +278,8 @@ static void return_offset_check(struct vcpu *c, struct descriptor *d, u64 offset
     descriptor_set_accessed(c, d);
 }
 
-/* The stack that comes with it; `code` is the code segment returned to. False: a null selector, which 64-bit code below CPL 3
- * may have. */
+/* The stack that comes with it; `code` is the code segment returned to. False: a null selector, which 64-bit code
+ * below CPL 3 may have. */
 static bool return_stack_check(struct vcpu *c, u16 sel, const struct descriptor *code, struct descriptor *d)
 {
     u32 error = selector_error(sel);

@@ -1,8 +1,8 @@
 /* The local APIC's heart: accepting, prioritizing and dispensing interrupts, EOI, errors, and its life with the vCPU.
  * SDM vol. 3 §11.8 (priorities, IRR, ISR, TMR, EOI), §11.5.3 (errors), §11.4.7 (state after reset and INIT).
  *
- * Left out: SMI (there is no SMM), thermal, performance and CMCI interrupts (nothing raises them), focus processor checking,
- * arbitration priority, level-triggered LINT pins (taken as edges). */
+ * Left out: SMI (there is no SMM), thermal, performance and CMCI interrupts (nothing raises them), focus processor
+ * checking, arbitration priority, level-triggered LINT pins (taken as edges). */
 #include "cpu/lapic_state.h"
 
 #include <errno.h>
@@ -140,7 +140,8 @@ bool lapic_matches(struct vcpu *c, const struct apic_message *msg)
     return msg->dest <= 0xff && logical_match_xapic(&c->lapic->s, (u8)msg->dest);
 }
 
-/* Whether the PIC asks: directly at the INTR pin while the APIC is disabled, else through LINT0 or an ExtINT message. */
+/* Whether the PIC asks: directly at the INTR pin while the APIC is disabled, else through LINT0 or an ExtINT
+ * message. */
 static bool extint_waiting(struct vcpu *c)
 {
     const struct lapic_state *s = &c->lapic->s;
@@ -287,8 +288,8 @@ void *lapic_state(struct vcpu *c)
 #define LAPIC_ARRAY(f) STATE_ARRAY(struct lapic_state, f)
 
 static const struct state_field lapic_fields[] = {
-    LAPIC(timer_deadline), LAPIC_ARRAY(irr), LAPIC_ARRAY(tmr), LAPIC_ARRAY(isr), LAPIC(tpr), LAPIC(ldr), LAPIC(dfr), LAPIC(svr),
-    LAPIC_ARRAY(lvt), LAPIC(esr), LAPIC(esr_collected), LAPIC(icr_low), LAPIC(icr_high), LAPIC(timer_initial),
-    LAPIC(timer_divide), LAPIC(extint_pending), LAPIC_ARRAY(pad), STATE_END};
+    LAPIC(timer_deadline), LAPIC_ARRAY(irr), LAPIC_ARRAY(tmr), LAPIC_ARRAY(isr), LAPIC(tpr), LAPIC(ldr), LAPIC(dfr),
+    LAPIC(svr), LAPIC_ARRAY(lvt), LAPIC(esr), LAPIC(esr_collected), LAPIC(icr_low), LAPIC(icr_high),
+    LAPIC(timer_initial), LAPIC(timer_divide), LAPIC(extint_pending), LAPIC_ARRAY(pad), STATE_END};
 
 const struct state_table lapic_state_table = STATE_TABLE(struct lapic_state, lapic_fields, 1);

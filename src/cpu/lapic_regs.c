@@ -1,5 +1,6 @@
-/* The local APIC's registers as the guest reaches them: memory-mapped (xAPIC), or as MSRs (x2APIC), and the IA32_APIC_BASE MSR that
- * chooses. Registers are numbered as in x2APIC: the offset in the page divided by 16. SDM vol. 3 §11.4, §11.6.1, §11.12. */
+/* The local APIC's registers as the guest reaches them: memory-mapped (xAPIC), or as MSRs (x2APIC), and the
+ * IA32_APIC_BASE MSR that chooses. Registers are numbered as in x2APIC: the offset in the page divided by 16. SDM
+ * vol. 3 §11.4, §11.6.1, §11.12. */
 #include "cpu/apic_bus.h"
 #include "cpu/lapic_state.h"
 

@@ -33,7 +33,8 @@ struct lapic_state {
 struct lapic {
     struct lapic_state s;
     struct vcpu *vcpu;
-    /* guards the timer's state, msr_tsc_deadline too, against the loop thread; taken after the machine lock, before the queue's */
+    /* guards the timer's state, msr_tsc_deadline too, against the loop thread; taken after the machine lock, before
+     * the queue's */
     pthread_mutex_t timer_lock;
     struct timer timer;
 };

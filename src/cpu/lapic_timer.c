@@ -1,7 +1,8 @@
 /* The local APIC's timer: one-shot and periodic on a bus clock of 1 GHz, and TSC deadline. SDM vol. 3 §11.5.4.
  *
- * The count is not kept: an armed timer is a deadline on the machine's clock, and the current count follows from it. A periodic
- * timer's next deadline counts from its last one, so it does not drift; expiries that were missed are one interrupt. */
+ * The count is not kept: an armed timer is a deadline on the machine's clock, and the current count follows from it.
+ * A periodic timer's next deadline counts from its last one, so it does not drift; expiries that were missed are one
+ * interrupt. */
 #include "cpu/lapic_state.h"
 
 /* A guest that asks for more periodic interrupts than this gets every n-th: it must not keep the host's loop busy. */

@@ -1,8 +1,8 @@
-/* Model-specific registers: see msr.h. Most are plain storage with a rule for what may be written, and sit in a table; the
- * rest has effects and is in the switches below. The local APIC's and the MTRRs have files of their own.
+/* Model-specific registers: see msr.h. Most are plain storage with a rule for what may be written, and sit in a
+ * table; the rest has effects and is in the switches below. The local APIC's and the MTRRs have files of their own.
  *
- * IA32_ARCH_CAPABILITIES claims immunity from every speculation attack it knows: guest code is interpreted, and never runs
- * ahead of itself. Kernels then leave their costly defences off. */
+ * IA32_ARCH_CAPABILITIES claims immunity from every speculation attack it knows: guest code is interpreted, and
+ * never runs ahead of itself. Kernels then leave their costly defences off. */
 #include "cpu/msr.h"
 
 #include "cpu/cpuid.h"
@@ -12,13 +12,36 @@
 #include "cpu/vcpu_trace.h"
 
 enum {
-    MSR_P5_MC_ADDR = 0, MSR_P5_MC_TYPE = 1, MSR_TSC = 0x10, MSR_PLATFORM_ID = 0x17, MSR_APIC_BASE = 0x1b,
-    MSR_EBL_CR_POWERON = 0x2a, MSR_SMI_COUNT = 0x34, MSR_FEATURE_CONTROL = 0x3a, MSR_TSC_ADJUST = 0x3b, MSR_SPEC_CTRL = 0x48,
-    MSR_PRED_CMD = 0x49, MSR_BIOS_UPDT_TRIG = 0x79, MSR_BIOS_SIGN_ID = 0x8b, MSR_PLATFORM_INFO = 0xce,
-    MSR_ARCH_CAPABILITIES = 0x10a, MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176,
-    MSR_MCG_CAP = 0x179, MSR_MCG_STATUS = 0x17a, MSR_PERF_STATUS = 0x198, MSR_MISC_ENABLE = 0x1a0, MSR_DEBUGCTL = 0x1d9,
-    MSR_LASTBRANCHFROM = 0x1db, MSR_LASTBRANCHTO = 0x1dc, MSR_LASTINTFROM = 0x1dd, MSR_LASTINTTO = 0x1de,
-    MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_X2APIC_LAST = 0x8ff,
+    MSR_P5_MC_ADDR = 0,
+    MSR_P5_MC_TYPE = 1,
+    MSR_TSC = 0x10,
+    MSR_PLATFORM_ID = 0x17,
+    MSR_APIC_BASE = 0x1b,
+    MSR_EBL_CR_POWERON = 0x2a,
+    MSR_SMI_COUNT = 0x34,
+    MSR_FEATURE_CONTROL = 0x3a,
+    MSR_TSC_ADJUST = 0x3b,
+    MSR_SPEC_CTRL = 0x48,
+    MSR_PRED_CMD = 0x49,
+    MSR_BIOS_UPDT_TRIG = 0x79,
+    MSR_BIOS_SIGN_ID = 0x8b,
+    MSR_PLATFORM_INFO = 0xce,
+    MSR_ARCH_CAPABILITIES = 0x10a,
+    MSR_SYSENTER_CS = 0x174,
+    MSR_SYSENTER_ESP = 0x175,
+    MSR_SYSENTER_EIP = 0x176,
+    MSR_MCG_CAP = 0x179,
+    MSR_MCG_STATUS = 0x17a,
+    MSR_PERF_STATUS = 0x198,
+    MSR_MISC_ENABLE = 0x1a0,
+    MSR_DEBUGCTL = 0x1d9,
+    MSR_LASTBRANCHFROM = 0x1db,
+    MSR_LASTBRANCHTO = 0x1dc,
+    MSR_LASTINTFROM = 0x1dd,
+    MSR_LASTINTTO = 0x1de,
+    MSR_TSC_DEADLINE = 0x6e0,
+    MSR_X2APIC = 0x800,
+    MSR_X2APIC_LAST = 0x8ff,
 };
 #define MSR_EFER 0xc0000080u
 #define MSR_STAR 0xc0000081u
@@ -35,10 +58,10 @@ enum {
 #define RATIO_1GHZ (10u << 8) /* of a 100 MHz bus */
 
 /* Bits of IA32_ARCH_CAPABILITIES, all of the kind "not affected": SDM vol. 4 table 2-2. */
-#define ARCH_CAPABILITIES                                                                                        \
-    (BIT(0) /* RDCL_NO */ | BIT(1) /* IBRS_ALL */ | BIT(3) /* SKIP_L1DFL_VMENTRY */ | BIT(4) /* SSB_NO */ |      \
-     BIT(5) /* MDS_NO */ | BIT(6) /* IF_PSCHANGE_MC_NO */ | BIT(8) /* TAA_NO */ | BIT(13) /* SBDR_SSDP_NO */ |   \
-     BIT(14) /* FBSDP_NO */ | BIT(15) /* PSDP_NO */ | BIT(20) /* BHI_NO */ | BIT(24) /* PBRSB_NO */ |            \
+#define ARCH_CAPABILITIES                                                                                      \
+    (BIT(0) /* RDCL_NO */ | BIT(1) /* IBRS_ALL */ | BIT(3) /* SKIP_L1DFL_VMENTRY */ | BIT(4) /* SSB_NO */ |    \
+     BIT(5) /* MDS_NO */ | BIT(6) /* IF_PSCHANGE_MC_NO */ | BIT(8) /* TAA_NO */ | BIT(13) /* SBDR_SSDP_NO */ | \
+     BIT(14) /* FBSDP_NO */ | BIT(15) /* PSDP_NO */ | BIT(20) /* BHI_NO */ | BIT(24) /* PBRSB_NO */ |          \
      BIT(26) /* GDS_NO */ | BIT(27) /* RFDS_NO */ | BIT(62) /* ITS_NO */)
 
 /* MISC_ENABLE: fast strings; branch trace and precise event records are unavailable; no MONITOR, no limit on CPUID, no
@@ -186,14 +209,29 @@ static bool segment_base_write(struct vcpu *c, int seg, u64 val)
 static bool special_read(struct vcpu *c, u32 msr, u64 *ret)
 {
     switch (msr) {
-    case MSR_TSC: *ret = tsc_read(c); return has(c, FEAT_TSC);
-    case MSR_TSC_ADJUST: *ret = c->s.msr_tsc_adjust; return has(c, FEAT_TSC_ADJUST);
-    case MSR_FEATURE_CONTROL: *ret = c->s.msr_feature_control; return has(c, FEAT_X2APIC) && !c->group->model->amd;
-    case MSR_MISC_ENABLE: *ret = c->s.msr_misc_enable | MISC_ENABLE_SET; return has(c, FEAT_CMOV);
-    case MSR_EFER: *ret = c->s.efer; return c->group->model->efer_mask;
-    case MSR_FS_BASE: *ret = c->s.seg_base[SEG_FS]; return has(c, FEAT_LM);
-    case MSR_GS_BASE: *ret = c->s.seg_base[SEG_GS]; return has(c, FEAT_LM);
-    default: return false;
+    case MSR_TSC:
+        *ret = tsc_read(c);
+        return has(c, FEAT_TSC);
+    case MSR_TSC_ADJUST:
+        *ret = c->s.msr_tsc_adjust;
+        return has(c, FEAT_TSC_ADJUST);
+    case MSR_FEATURE_CONTROL:
+        *ret = c->s.msr_feature_control;
+        return has(c, FEAT_X2APIC) && !c->group->model->amd;
+    case MSR_MISC_ENABLE:
+        *ret = c->s.msr_misc_enable | MISC_ENABLE_SET;
+        return has(c, FEAT_CMOV);
+    case MSR_EFER:
+        *ret = c->s.efer;
+        return c->group->model->efer_mask;
+    case MSR_FS_BASE:
+        *ret = c->s.seg_base[SEG_FS];
+        return has(c, FEAT_LM);
+    case MSR_GS_BASE:
+        *ret = c->s.seg_base[SEG_GS];
+        return has(c, FEAT_LM);
+    default:
+        return false;
     }
 }
 
@@ -220,11 +258,16 @@ static bool special_write(struct vcpu *c, u32 msr, u64 val)
             return false;
         c->s.msr_misc_enable = val & ~(MISC_ENABLE_SET | MISC_ENABLE_CLEAR);
         return true;
-    case MSR_PRED_CMD: return has(c, FEAT_SPEC_CTRL) && !(val & ~1ull); /* nothing was predicted */
-    case MSR_EFER: return efer_write(c, val);
-    case MSR_FS_BASE: return segment_base_write(c, SEG_FS, val);
-    case MSR_GS_BASE: return segment_base_write(c, SEG_GS, val);
-    default: return false;
+    case MSR_PRED_CMD:
+        return has(c, FEAT_SPEC_CTRL) && !(val & ~1ull); /* nothing was predicted */
+    case MSR_EFER:
+        return efer_write(c, val);
+    case MSR_FS_BASE:
+        return segment_base_write(c, SEG_FS, val);
+    case MSR_GS_BASE:
+        return segment_base_write(c, SEG_GS, val);
+    default:
+        return false;
     }
 }
 
@@ -235,11 +278,13 @@ static u64 *stored_place(struct vcpu *c, const struct stored_msr *s)
 
 static bool read_any(struct vcpu *c, u32 msr, u64 *ret)
 {
-    const struct constant_msr *k = constant_find(c, msr);
-    const struct stored_msr *s = stored_find(c, msr);
+    const struct constant_msr *k;
+    const struct stored_msr *s;
 
-    if (lapic_owns(msr))
+    if (lapic_owns(msr)) /* first: the timer's deadline is written often */
         return lapic_msr_read(c, msr, ret);
+    k = constant_find(c, msr);
+    s = stored_find(c, msr);
     if (s)
         *ret = *stored_place(c, s);
     else if (k)
@@ -251,11 +296,13 @@ static bool read_any(struct vcpu *c, u32 msr, u64 *ret)
 
 static bool write_any(struct vcpu *c, u32 msr, u64 val)
 {
-    const struct constant_msr *k = constant_find(c, msr);
-    const struct stored_msr *s = stored_find(c, msr);
+    const struct constant_msr *k;
+    const struct stored_msr *s;
 
     if (lapic_owns(msr))
         return lapic_msr_write(c, msr, val);
+    k = constant_find(c, msr);
+    s = stored_find(c, msr);
     if (s) {
         if (val & s->reserved || (s->canonical && !canonical(val)))
             return false;

@@ -1,4 +1,5 @@
-/* Model-specific registers, by RDMSR and WRMSR number. SDM vol. 4 ch. 2. Unknown ones raise #GP(0) and leave a trace. */
+/* Model-specific registers, by RDMSR and WRMSR number. SDM vol. 4 ch. 2. Unknown ones raise #GP(0) and leave a
+ * trace. */
 #ifndef CPU_MSR_H
 #define CPU_MSR_H
 #include "cpu/vcpu_state.h"
@@ -10,6 +11,10 @@ bool msr_write(struct vcpu *c, u32 msr, u64 val);
 /* The memory type range registers and IA32_PAT, of msr_mtrr.c. SDM vol. 3 §11.11, §11.12. */
 bool mtrr_msr_read(struct vcpu *c, u32 msr, u64 *ret);
 bool mtrr_msr_write(struct vcpu *c, u32 msr, u64 val);
+
+/* What firmware leaves for a system that it starts: all memory write-back but for the video memory and ROMs below 1 MiB.
+ * For loaders that start a kernel without firmware, on every vCPU; a kernel that finds MTRRs off may leave the PAT off. */
+void mtrr_firmware_setup(struct vcpu *c);
 
 /* The TSC as the guest reads it now. */
 u64 tsc_read(struct vcpu *c);

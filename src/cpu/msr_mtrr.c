@@ -4,8 +4,13 @@
 #include "cpu/msr.h"
 
 enum {
-    MSR_MTRRCAP = 0xfe, MSR_MTRR_PHYSBASE0 = 0x200, MSR_MTRR_FIX64K = 0x250, MSR_MTRR_FIX16K = 0x258,
-    MSR_MTRR_FIX4K = 0x268, MSR_PAT = 0x277, MSR_MTRR_DEF_TYPE = 0x2ff,
+    MSR_MTRRCAP = 0xfe,
+    MSR_MTRR_PHYSBASE0 = 0x200,
+    MSR_MTRR_FIX64K = 0x250,
+    MSR_MTRR_FIX16K = 0x258,
+    MSR_MTRR_FIX4K = 0x268,
+    MSR_PAT = 0x277,
+    MSR_MTRR_DEF_TYPE = 0x2ff,
 };
 
 #define VARIABLE_RANGES 8
@@ -93,4 +98,19 @@ bool mtrr_msr_write(struct vcpu *c, u32 msr, u64 val)
         return false;
     *reg = val;
     return true;
+}
+
+#define MTRR_ENABLED 0xc00u /* fixed and variable ranges */
+#define ALL_WRITE_BACK 0x0606060606060606ull
+#define ALL_WRITE_PROTECTED 0x0505050505050505ull
+
+void mtrr_firmware_setup(struct vcpu *c)
+{
+    if (!has(c, FEAT_MTRR))
+        return;
+    c->s.msr_mtrr_def_type = MTRR_ENABLED | 6;
+    c->s.msr_mtrr_fixed[0] = c->s.msr_mtrr_fixed[1] = ALL_WRITE_BACK;
+    c->s.msr_mtrr_fixed[2] = 0; /* 0xA0000: video memory, uncached */
+    for (int n = 3; n < 11; n++)
+        c->s.msr_mtrr_fixed[n] = ALL_WRITE_PROTECTED;
 }

@@ -1,5 +1,5 @@
-/* Loading segment registers, the checks of accesses that a flat segment does not need, and the TSS's I/O permission map.
- * SDM vol. 3 §3.4, §5.3 to §5.7; vol. 1 §19.5. */
+/* Loading segment registers, the checks of accesses that a flat segment does not need, and the TSS's I/O permission
+ * map. SDM vol. 3 §3.4, §5.3 to §5.7; vol. 1 §19.5. */
 #include "cpu/segment.h"
 
 #include "cpu/descriptor.h"

@@ -7,8 +7,8 @@
  * Not for CS. */
 void segment_load(struct vcpu *c, int seg, u16 sel);
 
-/* Puts base = sel << 4, limit 0xFFFF, real-mode attributes (real and V86 mode; V86 has DPL 3). Limit is kept in real mode
- * ("unreal" mode), set in V86. */
+/* Puts base = sel << 4, limit 0xFFFF, real-mode attributes (real and V86 mode; V86 has DPL 3). Limit is kept in real
+ * mode ("unreal" mode), set in V86. */
 void segment_load_real(struct vcpu *c, int seg, u16 sel);
 
 /* The slow check of an access to [offset, offset+size) of a segment whose bit in seg_check is set: null, limit, type;
@@ -21,9 +21,10 @@ void far_call(struct vcpu *c, u16 sel, u64 offset, int size);
 void far_return(struct vcpu *c, int size, u16 release);
 void interrupt_return(struct vcpu *c, int size); /* IRET, IRETD, IRETQ */
 
-/* Hardware task switch to the TSS `sel`, SDM vol. 3 §7.3. `ext` goes into the error codes of its faults; TASK_GATE pushes
- * `error` on the new task's stack if there is one. The caller has checked privileges. Faults before the point of no return
- * leave the old task as it was, later ones belong to the new one: c->insn is NULL then, so that RIP stays. */
+/* Hardware task switch to the TSS `sel`, SDM vol. 3 §7.3. `ext` goes into the error codes of its faults; TASK_GATE
+ * pushes `error` on the new task's stack if there is one. The caller has checked privileges. Faults before the point
+ * of no return leave the old task as it was, later ones belong to the new one: c->insn is NULL then, so that RIP
+ * stays. */
 enum task_switch_kind { TASK_JUMP, TASK_CALL, TASK_IRET, TASK_GATE };
 void task_switch(struct vcpu *c, u16 sel, enum task_switch_kind kind, u32 ext, bool has_error, u32 error);
 

@@ -1,15 +1,15 @@
 /* Hardware task switches, with 16-bit and 32-bit TSSs. SDM vol. 3 ch. 7, the steps of §7.3 in their order.
  *
- * First everything is read and checked that can be without the new task's address space: its descriptor, its TSS, the old
- * TSS's page for writing. Then the old task is saved, busy bits and back link are set, and registers are loaded; from there on
- * faults (bad segments, mostly) happen in the new task. IA-32e mode has no task switches. */
+ * First everything is read and checked that can be without the new task's address space: its descriptor, its TSS,
+ * the old TSS's page for writing. Then the old task is saved, busy bits and back link are set, and registers are
+ * loaded; from there on faults (bad segments, mostly) happen in the new task. IA-32e mode has no task switches. */
 #include "cpu/descriptor.h"
 #include "cpu/vcpu_trace.h"
 
 /* TSS layout: where the fields are. SDM vol. 3 figures 7-2 and 7-10. */
 struct tss_layout {
-    int size;        /* of a register */
-    u32 limit;       /* the least that the descriptor's limit may be */
+    int size;  /* of a register */
+    u32 limit; /* the least that the descriptor's limit may be */
     u32 ip, flags, gpr, segs, ldt;
     int seg_count, seg_stride;
 };
@@ -150,8 +150,8 @@ static void stack_load(struct vcpu *c, u16 sel, u32 ext)
     u32 error = selector_error(sel) | ext;
     struct descriptor d;
 
-    if (selector_null(sel) || !descriptor_read(c, sel, &d) || (sel & 3) != c->s.cpl ||
-        attr_dpl(d.attr) != c->s.cpl || !attr_is_writable_data(d.attr))
+    if (selector_null(sel) || !descriptor_read(c, sel, &d) || (sel & 3) != c->s.cpl || attr_dpl(d.attr) != c->s.cpl ||
+        !attr_is_writable_data(d.attr))
         raise_error(c, EXC_TS, error);
     if (!(d.attr & SEG_P))
         raise_error(c, EXC_SS, error);

@@ -132,6 +132,7 @@ static void choose_stub(struct vcpu *c, struct insn *i, const struct insn_source
 
     memset(&op, 0, sizeof(op));
     op.waits = waits_for_x87(class, src->zi->mnemonic);
+    op.x87 = class == VC_X87;
     if (mem)
         vector_memory_describe(&op, src);
     implicit_operand(i, mem);

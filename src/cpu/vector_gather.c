@@ -84,6 +84,16 @@ static void gather_check(struct vcpu *c, const struct gather *g)
     ext_save(c);
 }
 
+/* The VEX form has cleared what it will not fill, and made the mask's elements all ones or zero, before it can fault. */
+static void vex_prologue(struct vcpu *c, const struct gather *g, u8 data[64], u64 todo)
+{
+    int len = g->count * g->data_size;
+
+    memset(data + len, 0, (size_t)(64 - len));
+    ext_vector_set(c, g->data, data);
+    mask_set(c, g, todo);
+}
+
 static void exec_gather(struct vcpu *c, const struct insn *i)
 {
     struct gather g = gather_of(i);
@@ -94,6 +104,8 @@ static void exec_gather(struct vcpu *c, const struct insn *i)
     ext_vector_get(c, g.data, data);
     ext_vector_get(c, g.index, index);
     todo = mask_get(c, &g);
+    if (!g.evex)
+        vex_prologue(c, &g, data, todo);
     for (int n = 0; n < g.count; n++) {
         u64 val;
 

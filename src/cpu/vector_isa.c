@@ -102,14 +102,21 @@ static bool x87_control(ZydisMnemonic m)
     }
 }
 
+/* By opcode, as Zydis counts one form of FISTTP to SSE3. */
+static bool is_x87(const ZydisDecodedInstruction *zi)
+{
+    return zi->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && zi->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT;
+}
+
 /* Instructions on MMX registers alone do not ask CR4.OSFXSR, whatever set they came with. */
 enum vector_class vector_class_of(const struct vector_isa *isa, const struct insn_source *src)
 {
-    switch (isa->class) {
-    case VC_X87:
+    if (is_x87(src->zi)) {
         if (src->zi->mnemonic == ZYDIS_MNEMONIC_FWAIT)
             return VC_FWAIT;
         return x87_control(src->zi->mnemonic) ? VC_X87_CONTROL : VC_X87;
+    }
+    switch (isa->class) {
     case VC_MMX:
     case VC_SSE:
         if (uses_class(src, ZYDIS_REGCLASS_XMM))

@@ -52,6 +52,16 @@ static bool no_fault_suppression(ZydisExceptionClass class)
     }
 }
 
+/* Lanes of the result take more, or other, than their own element of the operand; Zydis has the wrong class. */
+static bool lanes_mix(ZydisMnemonic m)
+{
+    switch (m) {
+    case ZYDIS_MNEMONIC_VDBPSADBW: case ZYDIS_MNEMONIC_VCVTNE2PS2BF16: case ZYDIS_MNEMONIC_VGF2P8AFFINEQB:
+    case ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB: return true;
+    default: return false;
+    }
+}
+
 static bool is_packed(ZydisMnemonic m)
 {
     switch (m) {
@@ -66,7 +76,7 @@ static bool is_packed(ZydisMnemonic m)
 static void describe_opmask(struct vector_op *op, const ZydisDecodedInstruction *zi)
 {
     if (zi->avx.mask.mode == ZYDIS_MASK_MODE_INVALID || zi->avx.mask.reg <= ZYDIS_REGISTER_K0 ||
-        no_fault_suppression(zi->meta.exception_class))
+        no_fault_suppression(zi->meta.exception_class) || lanes_mix(zi->mnemonic))
         return;
     op->mask = is_packed(zi->mnemonic) ? VM_PACKED : VM_OPMASK;
     op->mask_reg = (u8)(zi->avx.mask.reg - ZYDIS_REGISTER_K0);
@@ -246,6 +256,52 @@ static void bounce_setup(struct vcpu *c, const struct insn *i, const struct vect
     b->size = op->mask == VM_NONE ? op->size : op->element_size;
 }
 
+/* Unmasked invalid operation, overflow and underflow leave the destination alone, so that it does not fault either. */
+#define FSW_ES 0x80
+#define FSW_NO_STORE 0x19
+
+static bool x87_stored(struct vcpu *c, u32 fsw)
+{
+    u16 fcw;
+
+    memcpy(&fcw, ext_area(c), 2);
+    return !(fsw & FSW_ES && fsw & ~(u32)fcw & FSW_NO_STORE);
+}
+
+#define X87_IMAGE 160
+
+static void x87_swap(struct vcpu *c, u8 image[X87_IMAGE])
+{
+    u8 *area = ext_area(c);
+
+    for (int n = 0; n < X87_IMAGE; n++) {
+        u8 byte = area[n];
+
+        area[n] = image[n];
+        image[n] = byte;
+    }
+}
+
+/* Only the instruction's end tells whether it stores. If the operand faults then, the registers are as they were. */
+static u32 x87_store_slow(struct vcpu *c, const struct vector_op *op, const struct bounce *b)
+{
+    u8 image[X87_IMAGE];
+    u32 fsw;
+
+    ext_save(c);
+    memcpy(image, ext_area(c), sizeof(image));
+    ext_load(c);
+    fsw = op->run(b->p, c);
+    ext_save(c);
+    if (!x87_stored(c, fsw))
+        return fsw;
+    x87_swap(c, image);
+    bounce_probe(c, b);
+    x87_swap(c, image);
+    bounce_write(c, b);
+    return fsw;
+}
+
 u32 vector_run_slow(struct vcpu *c, const struct insn *i, const struct vector_op *op)
 {
     struct bounce b;
@@ -256,6 +312,8 @@ u32 vector_run_slow(struct vcpu *c, const struct insn *i, const struct vector_op
         vector_fwait(c)->run(NULL, c);
     }
     bounce_setup(c, i, op, &b);
+    if (op->x87 && op->write)
+        return x87_store_slow(c, op, &b);
     if (op->read)
         bounce_read(c, &b);
     if (op->write)

@@ -31,6 +31,7 @@ struct vector_op {
     u8 elements;    /* in memory */
     u8 lanes;       /* opmask bits; more than `elements` where the operand is broadcast */
     u8 waits;       /* reports pending x87 exceptions before it touches memory */
+    u8 x87;         /* may leave memory alone because of an unmasked exception */
 };
 
 /* The row of an instruction in the table of ISA sets (vector_isa.c): NULL when this unit does not execute it. */

@@ -11,9 +11,10 @@
 
 #define COMPACTED BIT(63)
 #define MXCSR_RESET 0x1f80u
+#define FXSAVE_SIZE 512
 
 enum { AT_FCW = 0, AT_FSW = 2, AT_FTW = 4, AT_FOP = 6, AT_FIP = 8, AT_FCS = 12, AT_FDP = 16, AT_FDS = 20, AT_MXCSR = 24,
-       AT_ST = 32, AT_XMM = 160 };
+       AT_MXCSR_MASK = 28, AT_ST = 32, AT_XMM = 160 };
 
 /* A run of bytes of the area in guest memory, and where it is here. */
 struct piece {
@@ -38,10 +39,15 @@ static u64 piece_linear(struct vcpu *c, const struct insn *i, const struct piece
     return seg_linear(c, i->seg, i->addrsize == 8 ? ea : (u32)ea, p->len, write);
 }
 
-static void pieces_write(struct vcpu *c, const struct insn *i, const struct pieces *p)
+static void pieces_probe(struct vcpu *c, const struct insn *i, const struct pieces *p)
 {
     for (int n = 0; n < p->count; n++)
         mem_probe_write(c, piece_linear(c, i, &p->piece[n], true), p->piece[n].len, c->mmu_index);
+}
+
+static void pieces_write(struct vcpu *c, const struct insn *i, const struct pieces *p)
+{
+    pieces_probe(c, i, p);
     for (int n = 0; n < p->count; n++)
         mem_write_bytes(c, piece_linear(c, i, &p->piece[n], true), p->piece[n].here, p->piece[n].len);
 }
@@ -90,8 +96,9 @@ static u64 load64(const u8 *p)
 
 /* ---- the x87 pointers: 64-bit offsets, or 32-bit offsets with selectors ---- */
 
-static void pointers_store(const struct vcpu *c, u8 *area, bool wide)
+static void pointers_store(struct vcpu *c, bool wide)
 {
+    u8 *area = ext_area(c);
     bool no_selectors = has(c, FEAT_ZERO_FCS_FDS);
     u64 ip = wide ? c->s.fip : (u32)c->s.fip | (u64)(no_selectors ? 0 : c->s.fcs) << 32;
     u64 dp = wide ? c->s.fdp : (u32)c->s.fdp | (u64)(no_selectors ? 0 : c->s.fds) << 32;
@@ -101,12 +108,22 @@ static void pointers_store(const struct vcpu *c, u8 *area, bool wide)
     memcpy(area + AT_FDP, &dp, 8);
 }
 
+/* What the image in s.xsave may lack before it goes to the guest. */
+static void image_prepare(struct vcpu *c, bool wide)
+{
+    u32 mask = ext_mxcsr_mask();
+
+    ext_save(c);
+    pointers_store(c, wide);
+    memcpy(ext_area(c) + AT_MXCSR_MASK, &mask, 4);
+}
+
 static void pointers_load(struct vcpu *c, const u8 *area, bool wide)
 {
     u64 ip = load64(area + AT_FIP), dp = load64(area + AT_FDP);
 
     c->s.fop = (u16)(load32(area + AT_FTW) >> 16) & 0x7ff;
-    c->s.fip = wide ? ip : (u32)ip;
+    c->s.fip = wide ? ext_canonical(ip) : (u32)ip;
     c->s.fdp = wide ? dp : (u32)dp;
     c->s.fcs = wide ? 0 : (u16)(ip >> 32);
     c->s.fds = wide ? 0 : (u16)(dp >> 32);
@@ -120,9 +137,10 @@ static void fxsave(struct vcpu *c, const struct insn *i, bool wide)
 
     vector_check(c, VC_X87_CONTROL);
     check_alignment(c, i, 16);
-    ext_save(c);
-    pointers_store(c, ext_area(c), wide);
-    piece_add(&p, 0, AT_XMM + component_reach(c, XCOMP_SSE), ext_area(c));
+    image_prepare(c, wide);
+    piece_add(&p, 0, FXSAVE_SIZE, ext_area(c)); /* all of it must be writable, though the end stays as it is */
+    pieces_probe(c, i, &p);
+    p.piece[0].len = AT_XMM + component_reach(c, XCOMP_SSE);
     pieces_write(c, i, &p);
 }
 
@@ -159,7 +177,7 @@ static void mxcsr_restore(struct vcpu *c, u32 mxcsr)
 static void fxrstor(struct vcpu *c, const struct insn *i, bool wide)
 {
     struct pieces p = {.count = 0};
-    u8 in[512];
+    u8 in[FXSAVE_SIZE];
 
     vector_check(c, VC_X87_CONTROL);
     check_alignment(c, i, 16);
@@ -214,10 +232,8 @@ static void pieces_extended(struct vcpu *c, struct pieces *p, u64 components, u6
             piece_add(p, component_offset(layout, n), component_reach(c, n), component_here(c, n, pkru));
 }
 
-static void pieces_legacy(struct vcpu *c, struct pieces *p, u64 components, bool mxcsr)
+static void pieces_legacy(struct vcpu *c, struct pieces *p, u64 components, bool mxcsr, u8 *area)
 {
-    u8 *area = ext_area(c);
-
     if (components & BIT(XCOMP_X87)) {
         piece_add(p, 0, AT_MXCSR, area);
         piece_add(p, AT_ST, AT_XMM - AT_ST, area + AT_ST);
@@ -232,8 +248,7 @@ static void xsave_prepare(struct vcpu *c, const struct insn *i, bool wide)
 {
     vector_check(c, VC_XSAVE);
     check_alignment(c, i, 64);
-    ext_save(c);
-    pointers_store(c, ext_area(c), wide);
+    image_prepare(c, wide);
 }
 
 /* XSAVE, and XSAVEOPT, which leaves components in their initial configuration unwritten. */
@@ -245,12 +260,15 @@ static void xsave(struct vcpu *c, const struct insn *i, bool wide, bool init_opt
     xsave_prepare(c, i, wide);
     in_use = ext_in_use(c);
     piece_add(&header, XSAVE_HEADER, 8, (u8 *)&bv);
+    pieces_legacy(c, &p, init_optimization ? rfbm & in_use : rfbm, rfbm & (BIT(XCOMP_SSE) | BIT(XCOMP_AVX)),
+                  ext_area(c));
+    pieces_extended(c, &p, init_optimization ? rfbm & in_use : rfbm, 0, &pkru);
+    pieces_probe(c, i, &header); /* first: a fault is one of writing */
+    pieces_probe(c, i, &p);
     pieces_read(c, i, &header);
     bv = (bv & ~rfbm) | (in_use & rfbm);
-    pieces_legacy(c, &p, init_optimization ? rfbm & in_use : rfbm, rfbm & (BIT(XCOMP_SSE) | BIT(XCOMP_AVX)));
-    pieces_extended(c, &p, init_optimization ? rfbm & in_use : rfbm, 0, &pkru);
-    piece_add(&p, XSAVE_HEADER, 8, (u8 *)&bv);
     pieces_write(c, i, &p);
+    pieces_write(c, i, &header);
 }
 
 static void xsavec(struct vcpu *c, const struct insn *i, bool wide)
@@ -263,7 +281,7 @@ static void xsavec(struct vcpu *c, const struct insn *i, bool wide)
     if (load32(ext_area(c) + AT_MXCSR) != MXCSR_RESET)
         header[0] |= rfbm & BIT(XCOMP_SSE);
     header[1] = rfbm | COMPACTED;
-    pieces_legacy(c, &p, header[0], header[0] & BIT(XCOMP_SSE));
+    pieces_legacy(c, &p, header[0], header[0] & BIT(XCOMP_SSE), ext_area(c));
     pieces_extended(c, &p, header[0], header[1], &pkru);
     piece_add(&p, XSAVE_HEADER, 16, (u8 *)header);
     pieces_write(c, i, &p);
@@ -306,17 +324,18 @@ struct restore {
 
 static void restore_read(struct vcpu *c, const struct insn *i, struct restore *r)
 {
-    struct pieces first = {.count = 0}, p = {.count = 0};
+    struct pieces header = {.count = 0}, p = {.count = 0};
 
-    piece_add(&first, 0, XSAVE_EXTENDED, r->area);
-    pieces_read(c, i, &first);
+    piece_add(&header, XSAVE_HEADER, 64, r->area + XSAVE_HEADER);
+    pieces_read(c, i, &header);
     r->layout = check_header(c, (const u64 *)(r->area + XSAVE_HEADER));
     r->load = r->rfbm & load64(r->area + XSAVE_HEADER);
+    r->mxcsr = r->layout ? r->load & BIT(XCOMP_SSE) : r->rfbm & (BIT(XCOMP_SSE) | BIT(XCOMP_AVX));
+    pieces_legacy(c, &p, r->load, r->mxcsr, r->area);
     for (int n = XCOMP_AVX; n < XCOMP_COUNT; n++)
         if (r->load >> n & 1 && component_reach(c, n))
             piece_add(&p, component_offset(r->layout, n), component_reach(c, n), r->area + ext_components[n].offset);
     pieces_read(c, i, &p);
-    r->mxcsr = r->layout ? r->load & BIT(XCOMP_SSE) : r->rfbm & (BIT(XCOMP_SSE) | BIT(XCOMP_AVX));
     if (r->mxcsr)
         check_mxcsr(c, load32(r->area + AT_MXCSR));
 }

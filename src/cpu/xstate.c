@@ -26,6 +26,7 @@ static struct {
     u32 offset[XCOMP_COUNT]; /* standard format of this host */
     bool same_layout;        /* as ext_components */
     u32 mxcsr_mask;
+    int linear_bits;
 } host;
 
 static void host_xsave(void *area, u64 components)
@@ -101,6 +102,16 @@ static void host_mxcsr_mask(void)
         host.mxcsr_mask = 0xffbf;
 }
 
+static void host_linear_bits(void)
+{
+    u32 leaf[4];
+
+    host_cpuid(0x80000008, 0, leaf);
+    host.linear_bits = leaf[0] >> 8 & 0xff;
+    if (host.linear_bits < 48 || host.linear_bits > 64)
+        host.linear_bits = 48;
+}
+
 int ext_setup(struct err *e)
 {
     int r = host_check(e);
@@ -110,7 +121,15 @@ int ext_setup(struct err *e)
     host.components = host_components();
     host_layout();
     host_mxcsr_mask();
+    host_linear_bits();
     return host_fault_setup(e);
+}
+
+u64 ext_canonical(u64 pointer)
+{
+    int unused = 64 - host.linear_bits;
+
+    return (u64)((s64)(pointer << unused) >> unused);
 }
 
 u64 ext_host_components(void)

@@ -34,6 +34,9 @@ u64 ext_host_components(void);
 /* MXCSR bits that may be set; others raise #GP where MXCSR is loaded. */
 u32 ext_mxcsr_mask(void);
 
+/* A 64-bit x87 pointer as the host keeps it: sign-extended from its linear-address width. */
+u64 ext_canonical(u64 pointer);
+
 /* The image in s.xsave; ext_save() first. */
 static inline u8 *ext_area(struct vcpu *c)
 {

@@ -1,5 +1,5 @@
-/* Bochs debug console: bytes written to port 0xE9 reach the host. Reading returns 0xE9, by which a guest can tell that it is
- * there. Keeps nothing. */
+/* Bochs debug console: bytes written to port 0xE9 reach the host. Reading returns 0xE9, by which a guest can tell
+ * that it is there. Keeps nothing. */
 #include "dev/debugcon.h"
 #include "ui/console.h"
 

@@ -1,22 +1,24 @@
 /* High precision event timer: main counter, three timers (all periodic and 64-bit capable), legacy replacement routing.
  *
- * The counter is the machine's clock in units of 10 ns, plus a base. Each enabled timer has a deadline at its next match; a late
- * periodic match is raised once and the comparator moves on by whole periods, so nothing drifts or piles up.
- * Left out: FSB (message) delivery, which the capability bits do not show. */
+ * The counter is the machine's clock in units of 10 ns, plus a base. Each enabled timer has a deadline at its next
+ * match; a late periodic match is raised once and the comparator moves on by whole periods, so nothing drifts or
+ * piles up. Left out: FSB (message) delivery, which the capability bits do not show. */
 #include "dev/hpet.h"
 #include "base/trace.h"
 
 #define TICK_NS (HPET_PERIOD_FS / 1000000u)
 #define HPET_SIZE 0x400
-#define FASTEST 2000 /* counter ticks between a timer's interrupts at least: a hostile period cannot keep the host busy */
+/* Counter ticks between a timer's interrupts at least, so that a hostile period cannot keep the host busy. */
+#define FASTEST 2000
 
-enum { HPET_ID = 0x00, HPET_CFG = 0x10, HPET_STATUS = 0x20, HPET_COUNTER = 0xf0, HPET_TIMER = 0x100, HPET_TIMER_STRIDE = 0x20 };
+enum { HPET_ID = 0x00, HPET_CFG = 0x10, HPET_STATUS = 0x20, HPET_COUNTER = 0xf0 };
+enum { HPET_TIMER = 0x100, HPET_TIMER_STRIDE = 0x20 };
 enum { TN_CFG = 0x00, TN_CMP = 0x08 };
 enum { ID_REVISION = 1, ID_TIMERS = (HPET_TIMERS - 1) << 8, ID_COUNTER_64 = 0x2000, ID_LEGACY = 0x8000 };
 enum { CFG_ENABLE = 1, CFG_LEGACY = 2 };
 enum {
-    TN_LEVEL = 0x02, TN_ENABLE = 0x04, TN_PERIODIC = 0x08, TN_PERIODIC_CAP = 0x10, TN_SIZE_CAP = 0x20, TN_VAL_SET = 0x40,
-    TN_32BIT = 0x100, TN_ROUTE = 0x3e00, TN_ROUTE_SHIFT = 9,
+    TN_LEVEL = 0x02, TN_ENABLE = 0x04, TN_PERIODIC = 0x08, TN_PERIODIC_CAP = 0x10, TN_SIZE_CAP = 0x20,
+    TN_VAL_SET = 0x40, TN_32BIT = 0x100, TN_ROUTE = 0x3e00, TN_ROUTE_SHIFT = 9,
     TN_WRITABLE = TN_LEVEL | TN_ENABLE | TN_PERIODIC | TN_VAL_SET | TN_32BIT | TN_ROUTE,
 };
 #define TN_ROUTE_CAP ((u64)((1u << HPET_ROUTES) - 1) << HPET_FIRST_ROUTE << 32)
@@ -24,7 +26,7 @@ enum {
 
 struct hpet_timer_state {
     u64 config, comparator, period;
-    u64 deadline; /* clock ns of the next match, TIMER_NEVER: none; kept, because a match that fell due must not get lost */
+    u64 deadline; /* clock ns of the next match, or TIMER_NEVER; kept, because a match that is due must not get lost */
 };
 
 struct hpet_state {
@@ -256,8 +258,8 @@ static void timer_config_write(struct hpet *h, int n, u64 val)
     lines_update(h);
 }
 
-/* In periodic mode a write sets the period, and after VAL_SET (good for one write) the accumulator with it: systems that write
- * only once expect both. IA-PC HPET §2.3.9.2.2. */
+/* In periodic mode a write sets the period, and after VAL_SET (good for one write) the accumulator with it: systems
+ * that write only once expect both. IA-PC HPET §2.3.9.2.2. */
 static void timer_comparator_write(struct hpet *h, int n, u64 val, int shift, int size)
 {
     struct hpet_timer_state *t = timer_state(h, n);

@@ -1,8 +1,9 @@
 /* Intel 8042 keyboard controller, the AT keyboard on its first port, and system control port A (0x92).
  *
- * The second port exists but nothing is on it: what the guest sends there times out, so that systems find no mouse. The keyboard knows scan code sets 2 (its own) and 1; bytes come at once, one at a time as the guest reads
- * them. Left out: scan code set 3 (refused with a resend), typematic repeat (its rate is accepted), the parity and timeout bits but
- * for the absent device, and what gate A20 does to addresses (its level is kept and shown). */
+ * The second port exists but nothing is on it: what the guest sends there times out, so that systems find no mouse.
+ * The keyboard knows scan code sets 2 (its own) and 1; bytes come at once, one at a time as the guest reads them.
+ * Left out: scan code set 3 (refused with a resend), typematic repeat (its rate is accepted), the parity and timeout
+ * bits but for the absent device, and what gate A20 does to addresses (its level is kept and shown). */
 #include "dev/i8042_kbc.h"
 #include "base/trace.h"
 
@@ -49,9 +50,10 @@ struct i8042_kbc {
 #define KBC_ARRAY(f) STATE_ARRAY(struct i8042_kbc_state, f)
 
 static const struct state_field i8042_kbc_fields[] = {
-    KBC_ARRAY(ram), KBC_ARRAY(queue), KBC_STATE(queue_count), KBC_STATE(out), KBC_STATE(source), KBC_STATE(pending_command),
-    KBC_STATE(kbd_command), KBC_STATE(scan_set), KBC_STATE(leds), KBC_STATE(last_sent), KBC_STATE(command_last),
-    KBC_STATE(timed_out), KBC_STATE(scanning), KBC_STATE(a20), KBC_STATE(translate_break), KBC_ARRAY(pad), STATE_END};
+    KBC_ARRAY(ram), KBC_ARRAY(queue), KBC_STATE(queue_count), KBC_STATE(out), KBC_STATE(source),
+    KBC_STATE(pending_command), KBC_STATE(kbd_command), KBC_STATE(scan_set), KBC_STATE(leds), KBC_STATE(last_sent),
+    KBC_STATE(command_last), KBC_STATE(timed_out), KBC_STATE(scanning), KBC_STATE(a20), KBC_STATE(translate_break),
+    KBC_ARRAY(pad), STATE_END};
 
 /* Scan code set 2 to set 1, as the controller translates; codes from 0x80 on are unchanged except two. */
 static const u8 set2_to_set1[128] = {

@@ -1,9 +1,10 @@
 /* Intel 8254: three counters in modes 0 to 5, binary and BCD, counter latch and read-back; and port 0x61.
  *
- * Nothing counts here. A channel remembers at which tick of its 1.193182 MHz clock it was loaded, and everything else follows
- * from the tick that the machine's clock shows now. Only channel 0's OUT has a timer, for its rising edges; a late callback
- * raises one edge, however many were missed, and the next deadline still counts from the load, so nothing drifts.
- * Left out: the pulses' low phase as seen from outside between callbacks (the PIC latches edges). */
+ * Nothing counts here. A channel remembers at which tick of its 1.193182 MHz clock it was loaded, and everything
+ * else follows from the tick that the machine's clock shows now. Only channel 0's OUT has a timer, for its rising
+ * edges; a late callback raises one edge, however many were missed, and the next deadline still counts from the
+ * load, so nothing drifts. Left out: the pulses' low phase as seen from outside between callbacks (the PIC latches
+ * edges). */
 #include "dev/i8254_pit.h"
 #include "base/trace.h"
 
@@ -221,8 +222,8 @@ static void out0_rises(void *pit)
     out0_update(pit);
 }
 
-/* A new count goes to the counting element with the next clock; in modes 2 and 3 a running period (half of it, in mode 3)
- * ends first; modes 1 and 5 wait for their trigger. */
+/* A new count goes to the counting element with the next clock; in modes 2 and 3 a running period (half of it, in
+ * mode 3) ends first; modes 1 and 5 wait for their trigger. */
 static void count_load(struct i8254_channel *c, u32 count, u64 now)
 {
     u64 e = elapsed(c, now);

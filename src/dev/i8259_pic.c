@@ -1,8 +1,9 @@
-/* Intel 8259A pair: initialization and operation command words, rotation, special mask, poll, automatic EOI, special fully
- * nested mode, cascade; edge or level by the PIIX's ELCR (ICW1's LTIM bit does nothing there, as in the PIIX).
+/* Intel 8259A pair: initialization and operation command words, rotation, special mask, poll, automatic EOI, special
+ * fully nested mode, cascade; edge or level by the PIIX's ELCR (ICW1's LTIM bit does nothing there, as in the PIIX).
  *
- * Deviation: an edge is latched until acknowledged; the data sheet withdraws the request when the input falls first. A tick
- * whose vCPU thread the host kept waiting would otherwise be lost as a spurious IRQ 7. Left out: MCS-80 vectors, buffered mode. */
+ * Deviation: an edge is latched until acknowledged; the data sheet withdraws the request when the input falls first.
+ * A tick whose vCPU thread the host kept waiting would otherwise be lost as a spurious IRQ 7. Left out: MCS-80
+ * vectors, buffered mode. */
 #include "dev/i8259_pic.h"
 #include "base/trace.h"
 
@@ -38,15 +39,12 @@ struct i8259_pic {
     struct irq intr;
 };
 
-#define CHIP_FIELDS(c)                                                                                              \
-    STATE(struct i8259_pic_state, c.irr), STATE(struct i8259_pic_state, c.isr), STATE(struct i8259_pic_state, c.imr), \
-    STATE(struct i8259_pic_state, c.input), STATE(struct i8259_pic_state, c.elcr),                                  \
-    STATE(struct i8259_pic_state, c.vector_base), STATE(struct i8259_pic_state, c.icw_next),                        \
-    STATE(struct i8259_pic_state, c.lowest), STATE(struct i8259_pic_state, c.icw4_wanted),                          \
-    STATE(struct i8259_pic_state, c.single), STATE(struct i8259_pic_state, c.auto_eoi),                             \
-    STATE(struct i8259_pic_state, c.rotate_in_aeoi), STATE(struct i8259_pic_state, c.special_nested),               \
-    STATE(struct i8259_pic_state, c.special_mask), STATE(struct i8259_pic_state, c.poll),                           \
-    STATE(struct i8259_pic_state, c.read_isr), STATE(struct i8259_pic_state, c.int_out), STATE(struct i8259_pic_state, c.pad)
+#define PIC_STATE(f) STATE(struct i8259_pic_state, f)
+#define CHIP_FIELDS(c)                                                                                               \
+    PIC_STATE(c.irr), PIC_STATE(c.isr), PIC_STATE(c.imr), PIC_STATE(c.input), PIC_STATE(c.elcr),                     \
+    PIC_STATE(c.vector_base), PIC_STATE(c.icw_next), PIC_STATE(c.lowest), PIC_STATE(c.icw4_wanted),                  \
+    PIC_STATE(c.single), PIC_STATE(c.auto_eoi), PIC_STATE(c.rotate_in_aeoi), PIC_STATE(c.special_nested),            \
+    PIC_STATE(c.special_mask), PIC_STATE(c.poll), PIC_STATE(c.read_isr), PIC_STATE(c.int_out), PIC_STATE(c.pad)
 
 static const struct state_field i8259_pic_fields[] = {CHIP_FIELDS(master), CHIP_FIELDS(slave), STATE_END};
 
@@ -308,8 +306,8 @@ static const struct io_ops master_ops = {master_read, master_write, 1, 1};
 static const struct io_ops slave_ops = {slave_read, slave_write, 1, 1};
 static const struct io_ops elcr_ops = {elcr_read, elcr_write, 1, 1};
 
-/* Power-on contents are undefined; all masked is kind to guests that a loader starts without firmware. Inputs are low: the
- * devices behind them reset too. */
+/* Power-on contents are undefined; all masked is kind to guests that a loader starts without firmware. Inputs are
+ * low: the devices behind them reset too. */
 static void chip_reset(struct i8259 *c)
 {
     *c = (struct i8259){.imr = 0xff, .lowest = 7};
@@ -343,7 +341,8 @@ static const struct device_type i8259_pic_type = {
     .loaded = i8259_pic_loaded,
 };
 
-struct device *i8259_pic_create(struct machine *m, u16 master_port, u16 slave_port, u16 elcr_port, const struct irq *intr)
+struct device *i8259_pic_create(struct machine *m, u16 master_port, u16 slave_port, u16 elcr_port,
+                                const struct irq *intr)
 {
     struct device *dev = device_add(m, &i8259_pic_type);
     struct i8259_pic *p = container_of(dev, struct i8259_pic, dev);

@@ -1,8 +1,8 @@
 /* Intel 82093AA I/O APIC: index and data registers, 24 redirection entries, remote IRR, and the ICH's EOI register.
  *
- * An edge at a masked pin is lost, as the data sheet says. A level-triggered request goes out while the pin is asserted, unmasked,
- * and no earlier request of the pin waits for its EOI (remote IRR). Left out: the arbitration id (reads as the APIC id), and
- * messages being held back: the APIC bus here always accepts. */
+ * An edge at a masked pin is lost, as the data sheet says. A level-triggered request goes out while the pin is
+ * asserted, unmasked, and no earlier request of the pin waits for its EOI (remote IRR). Left out: the arbitration id
+ * (reads as the APIC id), and messages being held back: the APIC bus here always accepts. */
 #include "dev/ioapic_82093aa.h"
 #include "base/trace.h"
 
@@ -92,7 +92,8 @@ void ioapic_82093aa_eoi(struct device *dev, u8 vector)
     }
 }
 
-/* Remote IRR exists for level-triggered entries only: systems without the EOI register clear it by a switch to edge and back. */
+/* Remote IRR exists for level-triggered entries only: systems without the EOI register clear it by a switch to edge
+ * and back. */
 static void redirection_write(struct ioapic_82093aa *a, int reg, u32 val)
 {
     int pin = reg / 2;

@@ -1,5 +1,5 @@
-/* QEMU's isa-debug-exit: a write of v ends the machine, and the process's exit status becomes v << 1 | 1, which is never the 0
- * of an orderly power-off. Keeps nothing. */
+/* QEMU's isa-debug-exit: a write of v ends the machine, and the process's exit status becomes v << 1 | 1, which is
+ * never the 0 of an orderly power-off. Keeps nothing. */
 #include "dev/isa_debug_exit.h"
 
 static void isa_debug_exit_write(struct device *dev, u64 offset, int size, u64 val)

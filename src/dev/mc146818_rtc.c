@@ -1,9 +1,10 @@
 /* Motorola MC146818 clock, calendar, alarm and periodic interrupt, with the CMOS RAM around it.
  *
- * The time is the host's real time plus an offset that the guest's writes move. While the guest holds the clock (SET, or the
- * divider in reset) the time registers are plain bytes; when it lets go, the offset is what makes the clock go on from them.
- * Interrupts come at the instants that the registers show: at full seconds, and at multiples of the periodic rate.
- * Left out: square wave output (the PC connects nothing), daylight saving bit (kept, without effect). */
+ * The time is the host's real time plus an offset that the guest's writes move. While the guest holds the clock
+ * (SET, or the divider in reset) the time registers are plain bytes; when it lets go, the offset is what makes the
+ * clock go on from them. Interrupts come at the instants that the registers show: at full seconds, and at multiples
+ * of the periodic rate. Left out: square wave output (the PC connects nothing), daylight saving bit (kept, without
+ * effect). */
 #include "dev/mc146818_rtc.h"
 #include "base/trace.h"
 
@@ -15,14 +16,17 @@
 #define OSCILLATOR_HZ 32768
 #define SECONDS_A_DAY 86400
 
-enum { SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR, REG_A, REG_B, REG_C, REG_D };
+enum {
+    SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR,
+    REG_A, REG_B, REG_C, REG_D,
+};
 enum { A_UIP = 0x80, A_DIVIDER_RESET = 0x60, A_RATE = 0x0f };
 enum { B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_SQWE = 0x08, B_BINARY = 0x04, B_24H = 0x02 };
 enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10 };
 enum { D_VALID = 0x80, HOUR_PM = 0x80, ALARM_ANY = 0xc0, INDEX_NMI = 0x80 };
 
 struct mc146818_rtc_state {
-    u8 cmos[256];    /* registers, and RAM; 0 to 9 and the century hold the time of the last refresh, or what the guest set */
+    u8 cmos[256];    /* registers and RAM; the time's hold what the last refresh or the guest put there */
     s64 offset;      /* clock - host's real time, ns */
     s64 last_second; /* of the clock, as of the last update */
     u64 last_period; /* periodic interrupts since the machine's start, as of the last one flagged */
@@ -169,12 +173,13 @@ static bool alarm_matches(const struct mc146818_rtc *r)
 {
     const u8 *reg = r->s.cmos;
 
-    return alarm_field_matches(reg[SECONDS_ALARM], reg[SECONDS]) && alarm_field_matches(reg[MINUTES_ALARM], reg[MINUTES]) &&
+    return alarm_field_matches(reg[SECONDS_ALARM], reg[SECONDS]) &&
+           alarm_field_matches(reg[MINUTES_ALARM], reg[MINUTES]) &&
            alarm_field_matches(reg[HOURS_ALARM], reg[HOURS]);
 }
 
-/* Goes through the seconds since the last update, at most a day of them: the machine may have been stopped meanwhile, and an
- * alarm that fell due counts. */
+/* Goes through the seconds since the last update, at most a day of them: the machine may have been stopped
+ * meanwhile, and an alarm that fell due counts. */
 static void catch_up(struct mc146818_rtc *r, s64 now)
 {
     s64 second = r->s.last_second;
@@ -235,7 +240,8 @@ static void periodic_sync(struct mc146818_rtc *r)
     irq_update(r);
 }
 
-/* Without PIE the flag is found out when the guest reads register C: an idle machine need not wake 1024 times a second. */
+/* Without PIE the flag is found out when the guest reads register C: an idle machine need not wake 1024 times a
+ * second. */
 static void periodic_arm(struct mc146818_rtc *r)
 {
     bool wanted = r->s.cmos[REG_B] & B_PIE && period_ticks(r);

@@ -1,9 +1,10 @@
 /* National Semiconductor PC16550D: all registers, both FIFOs, interrupt priorities, loopback, modem status changes.
  *
- * Bytes reach the console at once; what is paced is the transmitter's answer. It stays busy for a microsecond a byte, so that a
- * driver's interrupt handler comes to an end between two FIFO loads, as it does on hardware, yet a boot log is not held up
- * at 115200 baud. The character timeout of the receiver is that of 115200 baud. The far end of the line always has CTS, DSR
- * and DCD up. Left out: parity, framing errors, stop bits, and the break that the guest sends. */
+ * Bytes reach the console at once; what is paced is the transmitter's answer. It stays busy for a microsecond a
+ * byte, so that a driver's interrupt handler comes to an end between two FIFO loads, as it does on hardware, yet a
+ * boot log is not held up at 115200 baud. The character timeout of the receiver is that of 115200 baud. The far end
+ * of the line always has CTS, DSR and DCD up. Left out: parity, framing errors, stop bits, and the break that the
+ * guest sends. */
 #include "dev/ns16550_uart.h"
 #include "base/trace.h"
 #include "ui/console.h"
@@ -14,17 +15,22 @@
 
 enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 enum { IER_RX = 0x01, IER_THRE = 0x02, IER_LINE = 0x04, IER_MODEM = 0x08 };
-enum { IIR_NONE = 0x01, IIR_MODEM = 0x00, IIR_THRE = 0x02, IIR_RX = 0x04, IIR_LINE = 0x06, IIR_TIMEOUT = 0x0c, IIR_FIFOS = 0xc0 };
+enum {
+    IIR_NONE = 0x01, IIR_MODEM = 0x00, IIR_THRE = 0x02, IIR_RX = 0x04, IIR_LINE = 0x06, IIR_TIMEOUT = 0x0c,
+    IIR_FIFOS = 0xc0,
+};
 enum { FCR_ENABLE = 0x01, FCR_RX_CLEAR = 0x02, FCR_TX_CLEAR = 0x04, FCR_DMA = 0x08, FCR_TRIGGER = 0xc0 };
 enum { LCR_WORD = 0x03, LCR_DLAB = 0x80 };
 enum { MCR_DTR = 0x01, MCR_RTS = 0x02, MCR_OUT1 = 0x04, MCR_OUT2 = 0x08, MCR_LOOP = 0x10, MCR_BITS = 0x1f };
 enum { LSR_DR = 0x01, LSR_OE = 0x02, LSR_BI = 0x10, LSR_THRE = 0x20, LSR_TEMT = 0x40, LSR_FIFO_ERROR = 0x80 };
-enum { MSR_DCTS = 0x01, MSR_DDSR = 0x02, MSR_TERI = 0x04, MSR_DDCD = 0x08, MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40,
-       MSR_DCD = 0x80 };
+enum {
+    MSR_DCTS = 0x01, MSR_DDSR = 0x02, MSR_TERI = 0x04, MSR_DDCD = 0x08, MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40,
+    MSR_DCD = 0x80,
+};
 
 struct ns16550_uart_state {
     u64 tx_done;    /* clock ns at which the transmitter has sent everything */
-    u64 rx_timeout; /* clock ns at which unread characters below the trigger level make an interrupt; TIMER_NEVER: none */
+    u64 rx_timeout; /* clock ns at which unread characters below the trigger level interrupt; or TIMER_NEVER */
     u16 divisor;
     u8 rx[FIFO_SIZE];       /* oldest first */
     u8 rx_error[FIFO_SIZE]; /* LSR bits that came with each */
@@ -49,9 +55,10 @@ struct ns16550_uart {
 #define UART_ARRAY(f) STATE_ARRAY(struct ns16550_uart_state, f)
 
 static const struct state_field ns16550_uart_fields[] = {
-    UART_STATE(tx_done), UART_STATE(rx_timeout), UART_STATE(divisor), UART_ARRAY(rx), UART_ARRAY(rx_error), UART_STATE(rx_count),
-    UART_STATE(ier), UART_STATE(fcr), UART_STATE(lcr), UART_STATE(mcr), UART_STATE(msr), UART_STATE(scr),
-    UART_STATE(line_error), UART_STATE(tx_busy), UART_STATE(thre), UART_STATE(rx_timed_out), UART_ARRAY(pad), STATE_END};
+    UART_STATE(tx_done), UART_STATE(rx_timeout), UART_STATE(divisor), UART_ARRAY(rx), UART_ARRAY(rx_error),
+    UART_STATE(rx_count), UART_STATE(ier), UART_STATE(fcr), UART_STATE(lcr), UART_STATE(mcr), UART_STATE(msr),
+    UART_STATE(scr), UART_STATE(line_error), UART_STATE(tx_busy), UART_STATE(thre), UART_STATE(rx_timed_out),
+    UART_ARRAY(pad), STATE_END};
 
 static int fifo_size(const struct ns16550_uart *u)
 {

@@ -5,8 +5,8 @@
 
 struct console;
 
-/* Eight ports at `port`. `irq` is the INTR pin gated by OUT2, as on the PC (copied). `console` stays the caller's and is attached;
- * NULL: nothing is connected, output vanishes. */
+/* Eight ports at `port`. `irq` is the INTR pin gated by OUT2, as on the PC (copied). `console` stays the caller's
+ * and is attached; NULL: nothing is connected, output vanishes. */
 struct device *ns16550_uart_create(struct machine *m, u16 port, const struct irq *irq, struct console *console);
 
 #endif

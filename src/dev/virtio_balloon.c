@@ -33,9 +33,9 @@ struct virtio_balloon {
     struct virtio_balloon_state s;
 };
 
-static const struct state_field virtio_balloon_fields[] = {
-    VIRTIO_STATE_FIELDS(struct virtio_balloon_state, virtio), STATE(struct virtio_balloon_state, num_pages),
-    STATE(struct virtio_balloon_state, actual), STATE_END};
+static const struct state_field virtio_balloon_fields[] = {VIRTIO_STATE_FIELDS(struct virtio_balloon_state, virtio),
+                                                           STATE(struct virtio_balloon_state, num_pages),
+                                                           STATE(struct virtio_balloon_state, actual), STATE_END};
 
 static struct virtio_balloon *balloon_of(struct virtio_pci *v)
 {
@@ -50,7 +50,8 @@ static struct virtio_state *state_of(struct virtio_pci *v)
 /* Gives the whole pages within hva[0, len) back to the host. The guest loses their content, as it agreed to. */
 static void punch(struct guest_memory *mem, u8 *hva, u64 len)
 {
-    u64 first = ALIGN_UP((u64)(hva - mem->backing), PAGE_SIZE), end = ALIGN_DOWN((u64)(hva - mem->backing) + len, PAGE_SIZE);
+    u64 first = ALIGN_UP((u64)(hva - mem->backing), PAGE_SIZE),
+        end = ALIGN_DOWN((u64)(hva - mem->backing) + len, PAGE_SIZE);
 
     if (first >= end)
         return;
@@ -153,15 +154,23 @@ static void virtio_balloon_reset(struct virtio_pci *v)
 }
 
 static const struct virtio_model virtio_balloon_model = {
-    .id = VIRTIO_ID_BALLOON, .pci_class = 0x00ff00, .config_size = sizeof(struct balloon_config),
-    .config_read = virtio_balloon_config_read, .config_write = virtio_balloon_config_write,
-    .serve = virtio_balloon_serve, .reset = virtio_balloon_reset,
+    .id = VIRTIO_ID_BALLOON,
+    .pci_class = 0x00ff00,
+    .config_size = sizeof(struct balloon_config),
+    .config_read = virtio_balloon_config_read,
+    .config_write = virtio_balloon_config_write,
+    .serve = virtio_balloon_serve,
+    .reset = virtio_balloon_reset,
 };
 
 const struct device_type virtio_balloon_type = {
-    .name = "virtio_balloon", .size = sizeof(struct virtio_balloon), .state_offset = offsetof(struct virtio_balloon, s),
+    .name = "virtio_balloon",
+    .size = sizeof(struct virtio_balloon),
+    .state_offset = offsetof(struct virtio_balloon, s),
     .state = STATE_TABLE(struct virtio_balloon_state, virtio_balloon_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_pci_destroy,
+    .reset = virtio_pci_reset,
+    .loaded = virtio_pci_loaded,
+    .destroy = virtio_pci_destroy,
 };
 
 /* By the specification reporting has queue 4; Linux numbers the queues that it uses without gaps and takes 2. With statistics

@@ -16,8 +16,16 @@
 #include <string.h>
 
 enum { /* feature bits, §5.2.3 */
-    F_SIZE_MAX = 1, F_SEG_MAX = 2, F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_TOPOLOGY = 10, F_CONFIG_WCE = 11, F_MQ = 12,
-    F_DISCARD = 13, F_WRITE_ZEROES = 14,
+       F_SIZE_MAX = 1,
+       F_SEG_MAX = 2,
+       F_RO = 5,
+       F_BLK_SIZE = 6,
+       F_FLUSH = 9,
+       F_TOPOLOGY = 10,
+       F_CONFIG_WCE = 11,
+       F_MQ = 12,
+       F_DISCARD = 13,
+       F_WRITE_ZEROES = 14,
 };
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 }; /* §5.2.6 */
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
@@ -79,9 +87,9 @@ struct virtio_blk {
     u32 starved;                         /* bit n: queue n has chains but found the pool empty */
 };
 
-static const struct state_field virtio_blk_fields[] = {
-    VIRTIO_STATE_FIELDS(struct virtio_blk_state, virtio), STATE(struct virtio_blk_state, writeback),
-    STATE_ARRAY(struct virtio_blk_state, pad), STATE_END};
+static const struct state_field virtio_blk_fields[] = {VIRTIO_STATE_FIELDS(struct virtio_blk_state, virtio),
+                                                       STATE(struct virtio_blk_state, writeback),
+                                                       STATE_ARRAY(struct virtio_blk_state, pad), STATE_END};
 
 static struct virtio_blk *blk_of(struct virtio_pci *v)
 {
@@ -158,8 +166,13 @@ static void disk_done(struct disk_request *d, int result)
 
 static void submit(struct blk_request *r, enum disk_op op, u64 sector, u64 bytes, int iov_count)
 {
-    r->disk = (struct disk_request){.op = op, .offset = sector * SECTOR, .length = bytes, .iov = r->data,
-                                    .iov_count = iov_count, .done = disk_done, .ctx = r};
+    r->disk = (struct disk_request){.op = op,
+                                    .offset = sector * SECTOR,
+                                    .length = bytes,
+                                    .iov = r->data,
+                                    .iov_count = iov_count,
+                                    .done = disk_done,
+                                    .ctx = r};
     virtio_pci_request_begin(&r->blk->virtio, r->queue);
     disk_submit(r->blk->disk, &r->disk);
 }
@@ -295,12 +308,21 @@ static void virtio_blk_config_read(struct virtio_pci *v, void *config)
 {
     struct virtio_blk *b = blk_of(v);
 
-    *(struct blk_config *)config = (struct blk_config){
-        .capacity = disk_size(b->disk) / SECTOR, .size_max = 1 << 20, .seg_max = QUEUE_SIZE - 2, .blk_size = SECTOR,
-        .physical_block_exp = 3, .min_io_size = 8, .opt_io_size = 128, .writeback = b->s.writeback,
-        .num_queues = (u16)v->queue_count, .max_discard_sectors = SEGMENT_SECTORS_MAX, .max_discard_seg = 1,
-        .discard_sector_alignment = 8, .max_write_zeroes_sectors = SEGMENT_SECTORS_MAX, .max_write_zeroes_seg = 1,
-        .write_zeroes_may_unmap = 1};
+    *(struct blk_config *)config = (struct blk_config){.capacity = disk_size(b->disk) / SECTOR,
+                                                       .size_max = 1 << 20,
+                                                       .seg_max = QUEUE_SIZE - 2,
+                                                       .blk_size = SECTOR,
+                                                       .physical_block_exp = 3,
+                                                       .min_io_size = 8,
+                                                       .opt_io_size = 128,
+                                                       .writeback = b->s.writeback,
+                                                       .num_queues = (u16)v->queue_count,
+                                                       .max_discard_sectors = SEGMENT_SECTORS_MAX,
+                                                       .max_discard_seg = 1,
+                                                       .discard_sector_alignment = 8,
+                                                       .max_write_zeroes_sectors = SEGMENT_SECTORS_MAX,
+                                                       .max_write_zeroes_seg = 1,
+                                                       .write_zeroes_may_unmap = 1};
 }
 
 static void virtio_blk_config_write(struct virtio_pci *v, int offset, int size, u32 val)
@@ -339,15 +361,25 @@ static void virtio_blk_destroy(struct device *dev)
 }
 
 static const struct virtio_model virtio_blk_model = {
-    .id = VIRTIO_ID_BLOCK, .pci_class = 0x010000, .config_size = sizeof(struct blk_config),
-    .config_read = virtio_blk_config_read, .config_write = virtio_blk_config_write, .serve = virtio_blk_serve,
-    .reset = virtio_blk_reset, .features_ok = virtio_blk_features_ok, .drain = virtio_blk_drain,
+    .id = VIRTIO_ID_BLOCK,
+    .pci_class = 0x010000,
+    .config_size = sizeof(struct blk_config),
+    .config_read = virtio_blk_config_read,
+    .config_write = virtio_blk_config_write,
+    .serve = virtio_blk_serve,
+    .reset = virtio_blk_reset,
+    .features_ok = virtio_blk_features_ok,
+    .drain = virtio_blk_drain,
 };
 
 const struct device_type virtio_blk_type = {
-    .name = "virtio_blk", .size = sizeof(struct virtio_blk), .state_offset = offsetof(struct virtio_blk, s),
+    .name = "virtio_blk",
+    .size = sizeof(struct virtio_blk),
+    .state_offset = offsetof(struct virtio_blk, s),
     .state = STATE_TABLE(struct virtio_blk_state, virtio_blk_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_blk_destroy,
+    .reset = virtio_pci_reset,
+    .loaded = virtio_pci_loaded,
+    .destroy = virtio_blk_destroy,
 };
 
 static void pool_create(struct virtio_blk *b)
@@ -374,8 +406,8 @@ struct device *virtio_blk_create(struct machine *m, struct disk *disk, const cha
     if (serial)
         memcpy(b->serial, serial, strnlen(serial, sizeof(b->serial)));
     pool_create(b);
-    v->features |= BIT(F_SIZE_MAX) | BIT(F_SEG_MAX) | BIT(F_BLK_SIZE) | BIT(F_FLUSH) | BIT(F_TOPOLOGY) | BIT(F_CONFIG_WCE) |
-                   BIT(F_MQ);
+    v->features |= BIT(F_SIZE_MAX) | BIT(F_SEG_MAX) | BIT(F_BLK_SIZE) | BIT(F_FLUSH) | BIT(F_TOPOLOGY) |
+                   BIT(F_CONFIG_WCE) | BIT(F_MQ);
     v->features |= disk_readonly(disk) ? BIT(F_RO) : BIT(F_DISCARD) | BIT(F_WRITE_ZEROES);
     for (int n = 0; n < MAX(1, MIN(m->config.cpu_count, QUEUES_MAX)); n++)
         virtio_pci_add_queue(v, QUEUE_SIZE);

@@ -26,8 +26,8 @@ struct virtio_console {
     struct console *console;
 };
 
-static const struct state_field virtio_console_fields[] = {
-    VIRTIO_STATE_FIELDS(struct virtio_console_state, virtio), STATE_END};
+static const struct state_field virtio_console_fields[] = {VIRTIO_STATE_FIELDS(struct virtio_console_state, virtio),
+                                                           STATE_END};
 
 static struct virtio_console *console_of(struct virtio_pci *v)
 {
@@ -149,15 +149,22 @@ static void virtio_console_config_write(struct virtio_pci *v, int offset, int si
 /* ---- lifecycle ---- */
 
 static const struct virtio_model virtio_console_model = {
-    .id = VIRTIO_ID_CONSOLE, .pci_class = 0x078000, .config_size = sizeof(struct console_config),
-    .config_read = virtio_console_config_read, .config_write = virtio_console_config_write,
+    .id = VIRTIO_ID_CONSOLE,
+    .pci_class = 0x078000,
+    .config_size = sizeof(struct console_config),
+    .config_read = virtio_console_config_read,
+    .config_write = virtio_console_config_write,
     .serve = virtio_console_serve,
 };
 
 const struct device_type virtio_console_type = {
-    .name = "virtio_console", .size = sizeof(struct virtio_console), .state_offset = offsetof(struct virtio_console, s),
+    .name = "virtio_console",
+    .size = sizeof(struct virtio_console),
+    .state_offset = offsetof(struct virtio_console, s),
     .state = STATE_TABLE(struct virtio_console_state, virtio_console_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_pci_destroy,
+    .reset = virtio_pci_reset,
+    .loaded = virtio_pci_loaded,
+    .destroy = virtio_pci_destroy,
 };
 
 struct device *virtio_console_create(struct machine *m, struct console *console)

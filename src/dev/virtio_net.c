@@ -37,8 +37,7 @@ struct virtio_net {
     u8 mac[6];
 };
 
-static const struct state_field virtio_net_fields[] = {
-    VIRTIO_STATE_FIELDS(struct virtio_net_state, virtio), STATE_END};
+static const struct state_field virtio_net_fields[] = {VIRTIO_STATE_FIELDS(struct virtio_net_state, virtio), STATE_END};
 
 static struct virtio_net *net_of(struct virtio_pci *v)
 {
@@ -176,14 +175,21 @@ static void virtio_net_config_read(struct virtio_pci *v, void *config)
 }
 
 static const struct virtio_model virtio_net_model = {
-    .id = VIRTIO_ID_NET, .pci_class = 0x020000, .config_size = sizeof(struct net_config),
-    .config_read = virtio_net_config_read, .serve = virtio_net_serve,
+    .id = VIRTIO_ID_NET,
+    .pci_class = 0x020000,
+    .config_size = sizeof(struct net_config),
+    .config_read = virtio_net_config_read,
+    .serve = virtio_net_serve,
 };
 
 const struct device_type virtio_net_type = {
-    .name = "virtio_net", .size = sizeof(struct virtio_net), .state_offset = offsetof(struct virtio_net, s),
+    .name = "virtio_net",
+    .size = sizeof(struct virtio_net),
+    .state_offset = offsetof(struct virtio_net, s),
     .state = STATE_TABLE(struct virtio_net_state, virtio_net_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_pci_destroy,
+    .reset = virtio_pci_reset,
+    .loaded = virtio_pci_loaded,
+    .destroy = virtio_pci_destroy,
 };
 
 struct device *virtio_net_create(struct machine *m, struct net *net, const u8 mac[6])

@@ -55,8 +55,8 @@ bool virtio_pci_has(const struct virtio_pci *v, int feature)
 
 bool virtio_pci_live(const struct virtio_pci *v)
 {
-    return (v->s->status & (VIRTIO_DRIVER_OK | VIRTIO_NEEDS_RESET | VIRTIO_FAILED)) == VIRTIO_DRIVER_OK && !v->resetting &&
-           pci_dma_allowed(&v->pci);
+    return (v->s->status & (VIRTIO_DRIVER_OK | VIRTIO_NEEDS_RESET | VIRTIO_FAILED)) == VIRTIO_DRIVER_OK &&
+           !v->resetting && pci_dma_allowed(&v->pci);
 }
 
 void virtio_pci_fail(struct virtio_pci *v)
@@ -228,19 +228,35 @@ static void notify_write(struct virtio_pci *v, u64 offset)
 /* ---- common configuration, §4.1.4.3 ---- */
 
 enum {
-    DEVICE_FEATURE_SELECT = 0x00, DEVICE_FEATURE = 0x04, DRIVER_FEATURE_SELECT = 0x08, DRIVER_FEATURE = 0x0c,
-    CONFIG_MSIX_VECTOR = 0x10, NUM_QUEUES = 0x12, DEVICE_STATUS = 0x14, CONFIG_GENERATION = 0x15, QUEUE_SELECT = 0x16,
-    QUEUE_SIZE = 0x18, QUEUE_MSIX_VECTOR = 0x1a, QUEUE_ENABLE = 0x1c, QUEUE_NOTIFY_OFF = 0x1e, QUEUE_DESC = 0x20,
-    QUEUE_DRIVER = 0x28, QUEUE_DEVICE = 0x30, QUEUE_NOTIFY_DATA = 0x38, QUEUE_RESET = 0x3a, COMMON_SIZE = 0x3c,
+    DEVICE_FEATURE_SELECT = 0x00,
+    DEVICE_FEATURE = 0x04,
+    DRIVER_FEATURE_SELECT = 0x08,
+    DRIVER_FEATURE = 0x0c,
+    CONFIG_MSIX_VECTOR = 0x10,
+    NUM_QUEUES = 0x12,
+    DEVICE_STATUS = 0x14,
+    CONFIG_GENERATION = 0x15,
+    QUEUE_SELECT = 0x16,
+    QUEUE_SIZE = 0x18,
+    QUEUE_MSIX_VECTOR = 0x1a,
+    QUEUE_ENABLE = 0x1c,
+    QUEUE_NOTIFY_OFF = 0x1e,
+    QUEUE_DESC = 0x20,
+    QUEUE_DRIVER = 0x28,
+    QUEUE_DEVICE = 0x30,
+    QUEUE_NOTIFY_DATA = 0x38,
+    QUEUE_RESET = 0x3a,
+    COMMON_SIZE = 0x3c,
 };
 
 /* The width of each field; 64-bit ones are two of 32. The driver must use it (§4.1.3.1). */
 static const u8 common_width[COMMON_SIZE] = {
     [DEVICE_FEATURE_SELECT] = 4, [DEVICE_FEATURE] = 4, [DRIVER_FEATURE_SELECT] = 4, [DRIVER_FEATURE] = 4,
-    [CONFIG_MSIX_VECTOR] = 2, [NUM_QUEUES] = 2, [DEVICE_STATUS] = 1, [CONFIG_GENERATION] = 1, [QUEUE_SELECT] = 2,
-    [QUEUE_SIZE] = 2, [QUEUE_MSIX_VECTOR] = 2, [QUEUE_ENABLE] = 2, [QUEUE_NOTIFY_OFF] = 2, [QUEUE_DESC] = 4,
-    [QUEUE_DESC + 4] = 4, [QUEUE_DRIVER] = 4, [QUEUE_DRIVER + 4] = 4, [QUEUE_DEVICE] = 4, [QUEUE_DEVICE + 4] = 4,
-    [QUEUE_NOTIFY_DATA] = 2, [QUEUE_RESET] = 2,
+    [CONFIG_MSIX_VECTOR] = 2,    [NUM_QUEUES] = 2,     [DEVICE_STATUS] = 1,         [CONFIG_GENERATION] = 1,
+    [QUEUE_SELECT] = 2,          [QUEUE_SIZE] = 2,     [QUEUE_MSIX_VECTOR] = 2,     [QUEUE_ENABLE] = 2,
+    [QUEUE_NOTIFY_OFF] = 2,      [QUEUE_DESC] = 4,     [QUEUE_DESC + 4] = 4,        [QUEUE_DRIVER] = 4,
+    [QUEUE_DRIVER + 4] = 4,      [QUEUE_DEVICE] = 4,   [QUEUE_DEVICE + 4] = 4,      [QUEUE_NOTIFY_DATA] = 2,
+    [QUEUE_RESET] = 2,
 };
 
 static u32 feature_word(u64 features, u32 select)
@@ -284,7 +300,8 @@ static u32 common_read(struct virtio_pci *v, u64 offset, int size)
     struct virtio_state *s = v->s;
 
     if (offset >= COMMON_SIZE || common_width[offset] != size) {
-        trace(GUEST, "%s: %d-byte read of common configuration at %#llx", v->pci.dev.id, size, (unsigned long long)offset);
+        trace(GUEST, "%s: %d-byte read of common configuration at %#llx", v->pci.dev.id, size,
+              (unsigned long long)offset);
         return 0;
     }
     switch (offset) {
@@ -317,7 +334,8 @@ static void driver_feature_write(struct virtio_pci *v, u32 val)
     int shift = 32 * (int)(s->driver_feature_select & 1);
 
     if (s->driver_feature_select > 1 || s->status & VIRTIO_FEATURES_OK) {
-        trace(GUEST, "%s: features written %s", v->pci.dev.id, s->driver_feature_select > 1 ? "beyond 63" : "after FEATURES_OK");
+        trace(GUEST, "%s: features written %s", v->pci.dev.id,
+              s->driver_feature_select > 1 ? "beyond 63" : "after FEATURES_OK");
         return;
     }
     s->driver_features = (s->driver_features & ~((u64)UINT32_MAX << shift)) | (u64)val << shift;
@@ -407,7 +425,8 @@ static void common_write(struct virtio_pci *v, u64 offset, int size, u32 val)
     struct virtio_state *s = v->s;
 
     if (offset >= COMMON_SIZE || common_width[offset] != size) {
-        trace(GUEST, "%s: %d-byte write of common configuration at %#llx", v->pci.dev.id, size, (unsigned long long)offset);
+        trace(GUEST, "%s: %d-byte write of common configuration at %#llx", v->pci.dev.id, size,
+              (unsigned long long)offset);
         return;
     }
     switch (offset) {
@@ -600,7 +619,8 @@ struct virtio_pci *virtio_pci_add(struct machine *m, const struct device_type *t
     v->features = FEATURES_EVERY;
     v->serve_task = (struct loop_task){.fn = serve_kicked, .ctx = v};
     v->s->config_vector = VIRTIO_NO_VECTOR;
-    pci_identity_set(&v->pci, 0x1af4, (u16)(0x1040 + model->id), model->pci_class, 1, 0x1af4, (u16)(0x1040 + model->id), true);
+    pci_identity_set(&v->pci, 0x1af4, (u16)(0x1040 + model->id), model->pci_class, 1, 0x1af4, (u16)(0x1040 + model->id),
+                     true);
     pci_bar_memory(&v->pci, 0, VIRTIO_BAR_SIZE, false, &bar_ops);
     pci_bar_memory(&v->pci, 1, 4096, false, NULL);
     pci_msix_add(&v->pci, 1, VIRTQ_MAX + 1, 0, 2048);
@@ -615,8 +635,12 @@ void virtio_pci_add_queue(struct virtio_pci *v, u16 size_max)
     int n = v->queue_count++;
 
     assert(n < VIRTQ_MAX && size_max <= VIRTQ_SIZE_MAX);
-    v->queue[n] = (struct virtqueue){.mem = v->pci.dev.machine->mem, .s = &v->s->queue, .n = n, .size_max = size_max,
-                                     .on_broken = queue_broken, .owner = v};
+    v->queue[n] = (struct virtqueue){.mem = v->pci.dev.machine->mem,
+                                     .s = &v->s->queue,
+                                     .n = n,
+                                     .size_max = size_max,
+                                     .on_broken = queue_broken,
+                                     .owner = v};
     virtq_reset(&v->queue[n]);
 }
 

@@ -9,14 +9,25 @@
 #include "machine/pci.h"
 
 enum { /* device ids, §5 */
-    VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2, VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_ENTROPY = 4, VIRTIO_ID_BALLOON = 5,
+       VIRTIO_ID_NET = 1,
+       VIRTIO_ID_BLOCK = 2,
+       VIRTIO_ID_CONSOLE = 3,
+       VIRTIO_ID_ENTROPY = 4,
+       VIRTIO_ID_BALLOON = 5,
 };
 enum { /* feature bits of every device, §6 */
-    VIRTIO_F_INDIRECT_DESC = 28, VIRTIO_F_EVENT_IDX = 29, VIRTIO_F_VERSION_1 = 32, VIRTIO_F_RING_RESET = 40,
+       VIRTIO_F_INDIRECT_DESC = 28,
+       VIRTIO_F_EVENT_IDX = 29,
+       VIRTIO_F_VERSION_1 = 32,
+       VIRTIO_F_RING_RESET = 40,
 };
 enum { /* device status, §2.1 */
-    VIRTIO_ACKNOWLEDGE = 1, VIRTIO_DRIVER = 2, VIRTIO_DRIVER_OK = 4, VIRTIO_FEATURES_OK = 8, VIRTIO_NEEDS_RESET = 64,
-    VIRTIO_FAILED = 128,
+       VIRTIO_ACKNOWLEDGE = 1,
+       VIRTIO_DRIVER = 2,
+       VIRTIO_DRIVER_OK = 4,
+       VIRTIO_FEATURES_OK = 8,
+       VIRTIO_NEEDS_RESET = 64,
+       VIRTIO_FAILED = 128,
 };
 enum { VIRTIO_ISR_QUEUE = 1, VIRTIO_ISR_CONFIG = 2 };
 
@@ -24,8 +35,12 @@ enum { VIRTIO_ISR_QUEUE = 1, VIRTIO_ISR_CONFIG = 2 };
 #define VIRTIO_CONFIG_MAX 64 /* bytes of device-specific configuration */
 
 enum { /* where the structures of §4.1.4 are in BAR 0; BAR 1 holds the MSI-X table */
-    VIRTIO_BAR_COMMON = 0x0000, VIRTIO_BAR_ISR = 0x1000, VIRTIO_BAR_DEVICE = 0x2000, VIRTIO_BAR_NOTIFY = 0x3000,
-    VIRTIO_BAR_SIZE = 0x4000, VIRTIO_NOTIFY_MULTIPLIER = 4,
+       VIRTIO_BAR_COMMON = 0x0000,
+       VIRTIO_BAR_ISR = 0x1000,
+       VIRTIO_BAR_DEVICE = 0x2000,
+       VIRTIO_BAR_NOTIFY = 0x3000,
+       VIRTIO_BAR_SIZE = 0x4000,
+       VIRTIO_NOTIFY_MULTIPLIER = 4,
 };
 
 struct virtio_state {
@@ -38,10 +53,10 @@ struct virtio_state {
 };
 
 /* Entries for the table of a state struct T that has a struct virtio_state at `f`. */
-#define VIRTIO_STATE_FIELDS(T, f)                                                                                    \
-    VIRTQ_STATE_FIELDS(T, f.queue), STATE(T, f.driver_features), STATE(T, f.device_feature_select),                  \
-    STATE(T, f.driver_feature_select), STATE(T, f.config_vector), STATE(T, f.queue_select), STATE(T, f.status),      \
-    STATE(T, f.isr), STATE(T, f.config_generation), STATE(T, f.config_changed)
+#define VIRTIO_STATE_FIELDS(T, f)                                                                                   \
+    VIRTQ_STATE_FIELDS(T, f.queue), STATE(T, f.driver_features), STATE(T, f.device_feature_select),                 \
+        STATE(T, f.driver_feature_select), STATE(T, f.config_vector), STATE(T, f.queue_select), STATE(T, f.status), \
+        STATE(T, f.isr), STATE(T, f.config_generation), STATE(T, f.config_changed)
 
 struct virtio_pci;
 
@@ -72,9 +87,9 @@ struct virtio_pci {
     u64 features;           /* offered; the device adds its own before the guest runs */
     int queue_count;
     struct virtqueue queue[VIRTQ_MAX];
-    int in_flight[VIRTQ_MAX]; /* requests popped and handed to the host */
+    int in_flight[VIRTQ_MAX];                   /* requests popped and handed to the host */
     bool queue_resetting[VIRTQ_MAX], resetting; /* the guest asked; waits until nothing is in flight */
-    u32 kicked;               /* bit n: queue n is to be served */
+    u32 kicked;                                 /* bit n: queue n is to be served */
     struct loop_task serve_task;
     int access_cap; /* the PCI configuration access capability */
 };

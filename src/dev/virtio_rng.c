@@ -17,8 +17,7 @@ struct virtio_rng {
     struct virtio_rng_state s;
 };
 
-static const struct state_field virtio_rng_fields[] = {
-    VIRTIO_STATE_FIELDS(struct virtio_rng_state, virtio), STATE_END};
+static const struct state_field virtio_rng_fields[] = {VIRTIO_STATE_FIELDS(struct virtio_rng_state, virtio), STATE_END};
 
 static struct virtio_state *state_of(struct virtio_pci *v)
 {
@@ -48,13 +47,19 @@ static void virtio_rng_serve(struct virtio_pci *v, int n)
 }
 
 static const struct virtio_model virtio_rng_model = {
-    .id = VIRTIO_ID_ENTROPY, .pci_class = 0x00ff00, .serve = virtio_rng_serve,
+    .id = VIRTIO_ID_ENTROPY,
+    .pci_class = 0x00ff00,
+    .serve = virtio_rng_serve,
 };
 
 const struct device_type virtio_rng_type = {
-    .name = "virtio_rng", .size = sizeof(struct virtio_rng), .state_offset = offsetof(struct virtio_rng, s),
+    .name = "virtio_rng",
+    .size = sizeof(struct virtio_rng),
+    .state_offset = offsetof(struct virtio_rng, s),
     .state = STATE_TABLE(struct virtio_rng_state, virtio_rng_fields, 1),
-    .reset = virtio_pci_reset, .loaded = virtio_pci_loaded, .destroy = virtio_pci_destroy,
+    .reset = virtio_pci_reset,
+    .loaded = virtio_pci_loaded,
+    .destroy = virtio_pci_destroy,
 };
 
 struct device *virtio_rng_create(struct machine *m)

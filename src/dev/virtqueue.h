@@ -10,12 +10,13 @@
 #include "mem/guest_memory.h"
 #include <sys/uio.h>
 
-#define VIRTQ_MAX 8          /* queues of one device */
-#define VIRTQ_SIZE_MAX 256   /* descriptors of one queue, and the longest chain */
+#define VIRTQ_MAX 8                        /* queues of one device */
+#define VIRTQ_SIZE_MAX 256                 /* descriptors of one queue, and the longest chain */
 #define VIRTQ_IOV_MAX (VIRTQ_SIZE_MAX + 2) /* a buffer may straddle two RAM regions */
 
 struct virtq_state {
-    u64 desc[VIRTQ_MAX], driver[VIRTQ_MAX], device[VIRTQ_MAX]; /* gpa of descriptor table, available ring, used ring */
+    /* gpa of descriptor table, available ring, used ring */
+    u64 desc[VIRTQ_MAX], driver[VIRTQ_MAX], device[VIRTQ_MAX];
     u16 size[VIRTQ_MAX];       /* a power of two, at most the queue's size_max */
     u16 vector[VIRTQ_MAX];     /* MSI-X vector of its interrupt */
     u16 avail_next[VIRTQ_MAX]; /* free-running index of the next chain to take */
@@ -25,15 +26,15 @@ struct virtq_state {
 };
 
 /* Entries for the table of a state struct T that has a struct virtq_state at `f`. */
-#define VIRTQ_STATE_FIELDS(T, f)                                                                                   \
-    STATE_ARRAY(T, f.desc), STATE_ARRAY(T, f.driver), STATE_ARRAY(T, f.device), STATE_ARRAY(T, f.size),            \
-    STATE_ARRAY(T, f.vector), STATE_ARRAY(T, f.avail_next), STATE_ARRAY(T, f.used_next), STATE_ARRAY(T, f.signalled), \
-    STATE_ARRAY(T, f.enabled)
+#define VIRTQ_STATE_FIELDS(T, f)                                                                        \
+    STATE_ARRAY(T, f.desc), STATE_ARRAY(T, f.driver), STATE_ARRAY(T, f.device), STATE_ARRAY(T, f.size), \
+        STATE_ARRAY(T, f.vector), STATE_ARRAY(T, f.avail_next), STATE_ARRAY(T, f.used_next),            \
+        STATE_ARRAY(T, f.signalled), STATE_ARRAY(T, f.enabled)
 
 struct virtqueue {
     struct guest_memory *mem;
     struct virtq_state *s;
-    int n;          /* which queue of `s` this is */
+    int n; /* which queue of `s` this is */
     u16 size_max;
     bool indirect, event_idx; /* negotiated features */
     bool broken;

@@ -1,7 +1,9 @@
-/* ACPI tables but for the DSDT's body: see acpi.h. ACPI 6.4 §5.2; the HPET table is from the IA-PC HPET specification 1.0a §3.2.4.
+/* ACPI tables but for the DSDT's body: see acpi.h. ACPI 6.4 §5.2; the HPET table is from the IA-PC HPET specification
+ * 1.0a §3.2.4.
  *
- * Tables lie one after the other in one buffer and are copied to the guest at the end; a table is known by its offset there.
- * Left out: general-purpose events (the board has no hot plug), MCFG (configuration mechanism #1 only), sleep states but S5. */
+ * Tables lie one after the other in one buffer and are copied to the guest at the end; a table is known by its offset
+ * there. Left out: general-purpose events (the board has no hot plug), MCFG (configuration mechanism #1 only), sleep
+ * states but S5. */
 #include "firmware/acpi.h"
 #include "firmware/byte_buffer.h"
 #include "firmware/dsdt.h"
@@ -11,18 +13,32 @@
 
 enum { HEADER_CHECKSUM = 9, HEADER_LENGTH = 4 }; /* offsets in a table */
 enum { FADT_REVISION = 6, MADT_REVISION = 5, DSDT_REVISION = 2, HPET_REVISION = 1, RSDT_REVISION = 1 };
-enum { SPACE_MEMORY, SPACE_IO };                          /* address spaces of a generic address structure */
+enum { SPACE_MEMORY, SPACE_IO };                                   /* address spaces of a generic address structure */
 enum { ACCESS_UNDEFINED, ACCESS_BYTE, ACCESS_WORD, ACCESS_DWORD }; /* and its access sizes */
 enum { LEGACY_DEVICES = 1 << 0, HAS_8042 = 1 << 1, VGA_NOT_PRESENT = 1 << 2 }; /* FADT: IA-PC boot architecture flags */
-enum { /* FADT: fixed feature flags */
-    WBINVD = 1 << 0, PROC_C1 = 1 << 2, SLP_BUTTON_ABSENT = 1 << 5, RTC_FIXED_WAKE_ABSENT = 1 << 6, RESET_REG_SUP = 1 << 10,
+
+/* FADT: fixed feature flags */
+enum {
+    WBINVD = 1 << 0,
+    PROC_C1 = 1 << 2,
+    SLP_BUTTON_ABSENT = 1 << 5,
+    RTC_FIXED_WAKE_ABSENT = 1 << 6,
+    RESET_REG_SUP = 1 << 10,
 };
+
 enum { NO_C2_LATENCY = 0xffff, NO_C3_LATENCY = 0xffff, CMOS_CENTURY = 0x32, PM_PROFILE_DESKTOP = 1 };
 enum { PM1_EVT_LEN = 4, PM1_CNT_LEN = 2, PM_TMR_LEN = 4, PM1_CNT_OFFSET = 4, PM_TMR_OFFSET = 8 };
-enum { /* MADT entries */
-    MADT_LOCAL_APIC = 0, MADT_IO_APIC = 1, MADT_INTERRUPT_OVERRIDE = 2, MADT_LOCAL_APIC_NMI = 4, MADT_LOCAL_X2APIC = 9,
+
+/* MADT entries */
+enum {
+    MADT_LOCAL_APIC = 0,
+    MADT_IO_APIC = 1,
+    MADT_INTERRUPT_OVERRIDE = 2,
+    MADT_LOCAL_APIC_NMI = 4,
+    MADT_LOCAL_X2APIC = 9,
     MADT_LOCAL_X2APIC_NMI = 10,
 };
+
 enum { MADT_PCAT_COMPAT = 1, MADT_ENABLED = 1, APIC_ID_X2APIC = 255 };
 enum { INTI_CONFORMS = 0, INTI_LEVEL_HIGH = 1 | 3 << 2 }; /* polarity in bits 1:0, trigger mode in bits 3:2 */
 enum { FACS_SIZE = 64, RSDP_SIZE = 36, RSDP_V1_SIZE = 20 };
@@ -229,7 +245,7 @@ static void madt_nmi(struct byte_buffer *b, int cpu_count)
     bytes_append(b, NULL, 3);
 }
 
-/* ISA interrupts are edge-triggered unless an override says so: the SCI and the PCI wires that come in on ISA inputs. */
+/* ISA interrupts are edge-triggered unless an override says so: for the SCI, and the PCI wires on ISA inputs. */
 static void madt_level_overrides(struct byte_buffer *b, const struct acpi_config *config)
 {
     u32 level = 1u << config->sci_irq;

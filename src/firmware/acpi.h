@@ -1,5 +1,6 @@
-/* ACPI tables for the PC board, built at start: RSDP, XSDT, RSDT, FADT (with FACS and DSDT in AML), MADT, HPET. ACPI 6.4 ch. 5.
- * ACPI mode is always on: there is no SMI command port to ask, so the board sets SCI_EN itself. The power button is a fixed one. */
+/* ACPI tables for the PC board, built at start: RSDP, XSDT, RSDT, FADT (with FACS and DSDT in AML), MADT, HPET. ACPI
+ * 6.4 ch. 5. ACPI mode is always on: there is no SMI command port to ask, so the board sets SCI_EN itself. The power
+ * button is a fixed one. */
 #ifndef FIRMWARE_ACPI_H
 #define FIRMWARE_ACPI_H
 #include "base/types.h"
@@ -22,9 +23,9 @@ struct acpi_config {
     bool vga;                   /* there is a VGA card to probe */
 };
 
-/* Writes the tables into [base, base+size) (64-byte aligned RAM below 4 GiB, set aside as ACPI reclaimable) and the RSDP at
- * rsdp_gpa (16-byte aligned, in 0xE0000–0xFFFFF). Returns 0, -ENOSPC when `size` is too small, -EFAULT when one of the places
- * is not RAM, or -ENOMEM. */
+/* Writes the tables into [base, base+size) (64-byte aligned RAM below 4 GiB, set aside as ACPI reclaimable) and the
+ * RSDP at rsdp_gpa (16-byte aligned, in 0xE0000–0xFFFFF). Returns 0, -ENOSPC when `size` is too small, -EFAULT when
+ * one of the places is not RAM, or -ENOMEM. */
 int acpi_build(struct guest_memory *mem, const struct acpi_config *config, u64 base, u64 size, u64 rsdp_gpa);
 
 #endif

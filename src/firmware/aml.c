@@ -1,19 +1,41 @@
-/* AML encoding: see aml.h. The length of an object goes before its body and has a variable size, so it is inserted on closing. */
+/* AML encoding: see aml.h. The length of an object goes before its body and has a variable size, so it is inserted on
+ * closing. */
 #include "firmware/aml.h"
 
 #include <string.h>
 
-enum { /* opcodes, ACPI 6.4 §20.2 */
-    NAME_OP = 0x08, BYTE_PREFIX = 0x0a, WORD_PREFIX = 0x0b, DWORD_PREFIX = 0x0c, STRING_PREFIX = 0x0d, QWORD_PREFIX = 0x0e,
-    SCOPE_OP = 0x10, BUFFER_OP = 0x11, PACKAGE_OP = 0x12, METHOD_OP = 0x14, DUAL_NAME_PREFIX = 0x2e,
-    MULTI_NAME_PREFIX = 0x2f, EXT_OP_PREFIX = 0x5b, DEVICE_OP = 0x82,
+/* opcodes, ACPI 6.4 §20.2 */
+enum {
+    NAME_OP = 0x08,
+    BYTE_PREFIX = 0x0a,
+    WORD_PREFIX = 0x0b,
+    DWORD_PREFIX = 0x0c,
+    STRING_PREFIX = 0x0d,
+    QWORD_PREFIX = 0x0e,
+    SCOPE_OP = 0x10,
+    BUFFER_OP = 0x11,
+    PACKAGE_OP = 0x12,
+    METHOD_OP = 0x14,
+    DUAL_NAME_PREFIX = 0x2e,
+    MULTI_NAME_PREFIX = 0x2f,
+    EXT_OP_PREFIX = 0x5b,
+    DEVICE_OP = 0x82,
 };
-enum { /* resource descriptors, ACPI 6.4 §6.4.2 and §6.4.3 */
-    IRQ_NO_FLAGS = 0x22, IO_PORT = 0x47, END_TAG = 0x79, MEMORY32_FIXED = 0x86, DWORD_ADDRESS_SPACE = 0x87,
-    WORD_ADDRESS_SPACE = 0x88, EXTENDED_INTERRUPT = 0x89, QWORD_ADDRESS_SPACE = 0x8a,
+
+/* resource descriptors, ACPI 6.4 §6.4.2 and §6.4.3 */
+enum {
+    IRQ_NO_FLAGS = 0x22,
+    IO_PORT = 0x47,
+    END_TAG = 0x79,
+    MEMORY32_FIXED = 0x86,
+    DWORD_ADDRESS_SPACE = 0x87,
+    WORD_ADDRESS_SPACE = 0x88,
+    EXTENDED_INTERRUPT = 0x89,
+    QWORD_ADDRESS_SPACE = 0x8a,
 };
+
 enum { RANGE_MEMORY, RANGE_IO, RANGE_BUS };
-enum { MIN_FIXED = 0x04, MAX_FIXED = 0x08 };     /* general flags; bit 0 clear: the bridge produces the range */
+enum { MIN_FIXED = 0x04, MAX_FIXED = 0x08 }; /* general flags; bit 0 clear: the bridge produces the range */
 enum { MEMORY_WRITE = 0x01, MEMORY_CACHED = 0x02 };
 enum { IO_ENTIRE_RANGE = 0x03 };
 enum { INTERRUPT_CONSUMER = 0x01, INTERRUPT_SHARED = 0x08 }; /* level and active high are zeros */
@@ -63,7 +85,8 @@ static void open_body(struct aml *a)
     a->open[a->depth++] = a->out->len;
 }
 
-/* PkgLength counts itself: one byte for lengths below 64, else 4 bits in the first byte and 8 in each of up to three more. */
+/* PkgLength counts itself: one byte for lengths below 64, else 4 bits in the first byte and 8 in each of up to three
+ * more. */
 static int package_length_encode(size_t body, u8 out[4])
 {
     int more = 0;

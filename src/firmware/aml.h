@@ -1,7 +1,8 @@
 /* Writes AML, the byte code of ACPI's DSDT. ACPI 6.4 ch. 20 (encoding), §6.4 (resource descriptors).
  *
- * Objects with a body (scopes, devices, packages, resource templates, methods) are opened and closed in pairs; what is put between
- * is their body. Names are ASL's: "\\_SB.PCI0", "_HID"; segments shorter than four characters are filled up with '_'. */
+ * Objects with a body (scopes, devices, packages, resource templates, methods) are opened and closed in pairs; what is
+ * put between is their body. Names are ASL's: "\\_SB.PCI0", "_HID"; segments shorter than four characters are filled
+ * up with '_'. */
 #ifndef FIRMWARE_AML_H
 #define FIRMWARE_AML_H
 #include "firmware/byte_buffer.h"

@@ -21,7 +21,8 @@ int boot_file_size(const struct boot_file *f, u64 *ret_size, struct err *e)
     if (!st.st_size)
         return err_set(e, -EINVAL, "%s '%s': is empty", f->role, f->path);
     if ((u64)st.st_size > f->size_max)
-        return err_set(e, -EFBIG, "%s '%s': has %llu MiB, more than a guest could load (%llu MiB); is it the right file?", f->role,
+        return err_set(e, -EFBIG,
+                       "%s '%s': has %llu MiB, more than a guest could load (%llu MiB); is it the right file?", f->role,
                        f->path, (unsigned long long)st.st_size >> 20, (unsigned long long)f->size_max >> 20);
     *ret_size = (u64)st.st_size;
     return 0;

@@ -22,7 +22,8 @@ struct boot_image {
     int module_count;
 };
 
-static const struct boot_loader *const loaders[] = {&bzimage_loader, &pvh_elf_loader, &multiboot1_loader, &multiboot2_loader};
+static const struct boot_loader *const loaders[] = {&bzimage_loader, &pvh_elf_loader, &multiboot1_loader,
+                                                    &multiboot2_loader};
 
 static int kernel_read(const struct boot_file *f, struct boot_kernel *ret, u8 **ret_owned, struct err *e)
 {
@@ -58,8 +59,9 @@ static int unknown_explain(const struct boot_kernel *k, struct err *e)
     r = elf_image_open(&elf, k, e);
     if (r)
         return r;
-    return err_set(e, -EINVAL, "an ELF file without PVH entry note or multiboot header; for Linux, take the bzImage (vmlinuz) or "
-                               "a kernel built with CONFIG_PVH");
+    return err_set(e, -EINVAL,
+                   "an ELF file without PVH entry note or multiboot header; for Linux, take the bzImage (vmlinuz) or "
+                   "a kernel built with CONFIG_PVH");
 }
 
 static int loader_find(const struct boot_kernel *k, const struct boot_loader **ret, struct err *e)
@@ -137,7 +139,8 @@ static int modules_open(struct boot_image *b, const char *list, struct err *e)
     return r;
 }
 
-int boot_image_create(const char *kernel, const char *initrd, const char *cmdline, struct boot_image **ret, struct err *e)
+int boot_image_create(const char *kernel, const char *initrd, const char *cmdline, struct boot_image **ret,
+                      struct err *e)
 {
     struct boot_image *b;
     int r;
@@ -175,7 +178,9 @@ void boot_image_free(struct boot_image *b)
 int boot_image_load(const struct boot_image *b, struct guest_memory *mem, const struct boot_info *info,
                     struct boot_entry *entry, struct err *e)
 {
-    struct boot_load l = {.cmdline = b->cmdline, .module = b->module, .module_count = b->module_count,
+    struct boot_load l = {.cmdline = b->cmdline,
+                          .module = b->module,
+                          .module_count = b->module_count,
                           .memory = {.mem = mem, .info = info}};
     struct boot_entry result = {0};
     u8 *owned;
@@ -208,7 +213,8 @@ int boot_module_load(struct boot_load *l, int n, struct boot_place *place, struc
         return r;
     hva = guest_memory_ptr(mem, gpa, place->size, true);
     if (!hva)
-        return err_set(e, -EFAULT, "%s '%s': RAM at 0x%llx is not in one piece", f->role, f->path, (unsigned long long)gpa);
+        return err_set(e, -EFAULT, "%s '%s': RAM at 0x%llx is not in one piece", f->role, f->path,
+                       (unsigned long long)gpa);
     r = boot_file_read(f, hva, place->size, e);
     guest_memory_written(mem, hva, place->size);
     if (!r)

@@ -1,5 +1,5 @@
-/* Between boot_image.c and the loaders, one a kind of kernel. Sentences of loaders start after "kernel 'x': ", which boot_image.c
- * puts before them. */
+/* Between boot_image.c and the loaders, one a kind of kernel. Sentences of loaders start after "kernel 'x': ", which
+ * boot_image.c puts before them. */
 #ifndef FIRMWARE_BOOT_LOADER_H
 #define FIRMWARE_BOOT_LOADER_H
 #include "firmware/boot_file.h"
@@ -45,8 +45,8 @@ extern const struct boot_loader bzimage_loader, pvh_elf_loader, multiboot1_loade
 /* Loads a module's file: finds room for it by `place`, whose size is filled in here. */
 int boot_module_load(struct boot_load *l, int n, struct boot_place *place, struct boot_range *ret, struct err *e);
 
-/* Stores a global descriptor table with flat segments for the entry: null descriptors but for code at `code_sel` and data right
- * behind it. A long-mode entry gets a 64-bit code segment. */
+/* Stores a global descriptor table with flat segments for the entry: null descriptors but for code at `code_sel` and
+ * data right behind it. A long-mode entry gets a 64-bit code segment. */
 int boot_gdt_put(struct boot_load *l, u16 code_sel, struct boot_entry *entry, struct err *e);
 
 /* Whether [offset, offset+len) is inside the kernel's file. */

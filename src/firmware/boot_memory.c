@@ -53,7 +53,8 @@ int boot_memory_claim(struct boot_memory *b, u64 gpa, u64 size, const char *what
     if (r)
         return r;
     if (!is_ram(b->info, gpa, size))
-        return err_set(e, -E2BIG, "%s at 0x%llx of 0x%llx bytes is not all in the guest's RAM; give the guest more (--memory)",
+        return err_set(e, -E2BIG,
+                       "%s at 0x%llx of 0x%llx bytes is not all in the guest's RAM; give the guest more (--memory)",
                        what, (unsigned long long)gpa, (unsigned long long)size);
     other = overlap_find(b, gpa, gpa + size);
     if (other)
@@ -115,7 +116,8 @@ static bool room_find(const struct boot_memory *b, const struct boot_place *p, u
     return false;
 }
 
-int boot_memory_place(struct boot_memory *b, const struct boot_place *place, const char *what, u64 *ret_gpa, struct err *e)
+int boot_memory_place(struct boot_memory *b, const struct boot_place *place, const char *what, u64 *ret_gpa,
+                      struct err *e)
 {
     int r = slot_check(b, e);
     u64 gpa;
@@ -124,14 +126,15 @@ int boot_memory_place(struct boot_memory *b, const struct boot_place *place, con
     if (r)
         return r;
     if (!room_find(b, place, &gpa))
-        return err_set(e, -E2BIG, "no room for %s of %llu KiB from 0x%llx on; give the guest more memory (--memory)", what,
-                       (unsigned long long)(place->size + 1023) >> 10, (unsigned long long)place->min);
+        return err_set(e, -E2BIG, "no room for %s of %llu KiB from 0x%llx on; give the guest more memory (--memory)",
+                       what, (unsigned long long)(place->size + 1023) >> 10, (unsigned long long)place->min);
     take(b, gpa, place->size, what);
     *ret_gpa = gpa;
     return 0;
 }
 
-int boot_memory_put(struct boot_memory *b, const void *data, u64 size, u64 align, const char *what, u64 *ret_gpa, struct err *e)
+int boot_memory_put(struct boot_memory *b, const void *data, u64 size, u64 align, const char *what, u64 *ret_gpa,
+                    struct err *e)
 {
     struct boot_place low = {.size = size, .align = align, .min = BOOT_LOW_MIN, .end = GIB(4)};
     u64 gpa;
@@ -147,8 +150,8 @@ int boot_memory_put(struct boot_memory *b, const void *data, u64 size, u64 align
 int boot_memory_write(struct boot_memory *b, u64 gpa, const void *data, u64 len, struct err *e)
 {
     if (guest_memory_write(b->mem, gpa, data, len))
-        return err_set(e, -EFAULT, "0x%llx bytes at 0x%llx are not RAM, though the memory map says so", (unsigned long long)len,
-                       (unsigned long long)gpa);
+        return err_set(e, -EFAULT, "0x%llx bytes at 0x%llx are not RAM, though the memory map says so",
+                       (unsigned long long)len, (unsigned long long)gpa);
     return 0;
 }
 

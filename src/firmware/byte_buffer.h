@@ -1,7 +1,8 @@
-/* A growing run of bytes, in which tables and AML are put together before they go into guest memory. Numbers are little-endian.
+/* A growing run of bytes, in which tables and AML are put together before they go into guest memory. Numbers are
+ * little-endian.
  *
- * Running out of memory makes the buffer `failed` for good and later calls do nothing, so that a builder asks once, at its end.
- * A zeroed struct is an empty buffer. */
+ * Running out of memory makes the buffer `failed` for good and later calls do nothing, so that a builder asks once, at
+ * its end. A zeroed struct is an empty buffer. */
 #ifndef FIRMWARE_BYTE_BUFFER_H
 #define FIRMWARE_BYTE_BUFFER_H
 #include "base/types.h"

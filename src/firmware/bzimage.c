@@ -1,9 +1,9 @@
 /* Linux kernels as bzImage, by the 64-bit boot protocol; by the 32-bit one where the kernel has no 64-bit entry.
  * Documentation/arch/x86/boot.rst and zero-page.rst of Linux.
  *
- * The file is: setup_sects + 1 sectors of real-mode code, of which only the header is used here, then the protected-mode code,
- * which unpacks the kernel itself. The kernel wants that code, a "zero page" that describes the machine, its command line, and
- * for the 64-bit entry a descriptor table and page tables that map all of them to themselves.
+ * The file is: setup_sects + 1 sectors of real-mode code, of which only the header is used here, then the protected-
+ * mode code, which unpacks the kernel itself. The kernel wants that code, a "zero page" that describes the machine,
+ * its command line, and for the 64-bit entry a descriptor table and page tables that map all of them to themselves.
  *
  * Left out: the 16-bit protocol (it needs a BIOS), zImage, loading above 4 GiB, the framebuffer description. */
 #include "firmware/boot_loader.h"
@@ -20,6 +20,7 @@ enum {
     HEADER_END_MAX = offsetof(struct boot_params, edd_mbr_sig_buffer),
     HEADER_FIELDS_MIN = 0x22c, /* the end of protocol 2.02's header, before initrd_addr_max */
 };
+
 #define HEADER_MAGIC 0x53726448u /* "HdrS" */
 #define BOOT_FLAG 0xaa55
 #define LOADER_UNKNOWN 0xff
@@ -33,7 +34,7 @@ enum { PTE_P = 1, PTE_RW = 2, PDE_PS = 0x80, TABLE_ENTRIES = 512, MAPPED_GIB = 4
 static_assert(sizeof(struct boot_params) == PAGE_SIZE, "zero page");
 
 struct bzimage {
-    struct setup_header hdr; /* fields that the kernel's protocol version does not have are zero */
+    struct setup_header hdr;   /* fields that the kernel's protocol version does not have are zero */
     u64 payload, payload_size; /* the protected-mode code in the file */
     u64 load_at, align;        /* where it wants to be, or else at a multiple of `align` above if that is not 0 */
     u64 room;                  /* what it needs there, unpacking included */
@@ -61,7 +62,8 @@ static int header_read(const struct boot_kernel *k, struct setup_header *hdr, st
         return err_set(e, -EINVAL, "truncated: it ends in the bzImage header");
     end = HEADER_JUMP + 1u + k->bytes[HEADER_JUMP];
     if (!boot_kernel_has(k, 0, end))
-        return err_set(e, -EINVAL, "truncated: its header has 0x%zx bytes, the file has 0x%llx", end, (unsigned long long)k->size);
+        return err_set(e, -EINVAL, "truncated: its header has 0x%zx bytes, the file has 0x%llx", end,
+                       (unsigned long long)k->size);
     if (end < HEADER_FIELDS_MIN)
         return err_set(e, -EINVAL, "corrupt: its header has only 0x%zx bytes", end);
     memset(hdr, 0, sizeof(*hdr));
@@ -77,8 +79,8 @@ static int protocol_fields(struct bzimage *z, struct err *e)
     u32 align = version >= 0x205 && h->relocatable_kernel ? h->kernel_alignment : 0;
 
     if (version < 0x202)
-        return err_set(e, -EINVAL, "its boot protocol %u.%02u is too old; 2.02 (Linux 2.4) or later is needed", version >> 8,
-                       version & 0xff);
+        return err_set(e, -EINVAL, "its boot protocol %u.%02u is too old; 2.02 (Linux 2.4) or later is needed",
+                       version >> 8, version & 0xff);
     if (!(h->loadflags & LOADED_HIGH))
         return err_set(e, -EINVAL, "a zImage, which needs a BIOS; build it as bzImage");
     if (align & (align - 1))
@@ -115,7 +117,8 @@ static int cmdline_check(const struct bzimage *z, const char *cmdline, struct er
     size_t len = strlen(cmdline);
 
     if (len > z->cmdline_max)
-        return err_set(e, -E2BIG, "the command line (--append) has %zu bytes; this kernel takes at most %u", len, z->cmdline_max);
+        return err_set(e, -E2BIG, "the command line (--append) has %zu bytes; this kernel takes at most %u", len,
+                       z->cmdline_max);
     return 0;
 }
 
@@ -127,8 +130,8 @@ static int bzimage_check(const struct boot_kernel *k, const char *cmdline, struc
     return r ? r : cmdline_check(&z, cmdline, e);
 }
 
-/* At the place that it prefers; a relocatable one else at the first that is free above. Below its preferred place the kernel
- * would move itself back up. */
+/* At the place that it prefers; a relocatable one else at the first that is free above. Below its preferred place the
+ * kernel would move itself back up. */
 static int payload_load(struct boot_load *l, const struct bzimage *z, u64 *ret_gpa, struct err *e)
 {
     struct boot_place place = {.size = z->room, .align = z->align, .min = z->load_at, .end = GIB(4)};

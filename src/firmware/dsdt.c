@@ -1,9 +1,10 @@
-/* The DSDT: processors, the PCI host bridge with its windows and interrupt routes, the ISA devices, and how to switch off.
- * ACPI 6.4 ch. 6 (device objects), §6.2.13 (_PRT), §7.4.2 (\_Sx); the ids are those of the "PNP ID and ACPI ID registry".
+/* The DSDT: processors, the PCI host bridge with its windows and interrupt routes, the ISA devices, and how to switch
+ * off. ACPI 6.4 ch. 6 (device objects), §6.2.13 (_PRT), §7.4.2 (\_Sx); the ids are those of the "PNP ID and ACPI ID
+ * registry".
  *
- * The interrupt routes go through link devices rather than straight to an interrupt number, because only a link can say that
- * its interrupt is active high: operating systems take hard-wired ones for active low, as PCI's own pins are. The links
- * cannot be moved. */
+ * The interrupt routes go through link devices rather than straight to an interrupt number, because only a link can
+ * say that its interrupt is active high: operating systems take hard-wired ones for active low, as PCI's own pins are.
+ * The links cannot be moved. */
 #include "firmware/dsdt.h"
 #include "firmware/aml.h"
 
@@ -51,7 +52,8 @@ static void host_bridge_resources(struct aml *a, const struct acpi_config *confi
     aml_resources_close(a);
 }
 
-/* One entry for each pin of each slot, all functions: the slot's number turns the wires, so that neighbours share less. */
+/* One entry for each pin of each slot, all functions: the slot's number turns the wires, so that neighbours share
+ * less. */
 static void interrupt_routes(struct aml *a)
 {
     aml_name(a, "_PRT");

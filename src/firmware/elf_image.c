@@ -1,4 +1,5 @@
-/* ELF files: see elf_image.h. Headers are copied out before use, so that nothing depends on their alignment in the file. */
+/* ELF files: see elf_image.h. Headers are copied out before use, so that nothing depends on their alignment in the
+ * file. */
 #include "firmware/elf_image.h"
 
 #include <elf.h>
@@ -19,8 +20,12 @@ static int header_read32(struct elf_image *elf, Elf64_Ehdr *h)
     if (!boot_kernel_has(elf->file, 0, sizeof(h32)))
         return -EINVAL;
     memcpy(&h32, elf->file->bytes, sizeof(h32));
-    *h = (Elf64_Ehdr){.e_type = h32.e_type, .e_machine = h32.e_machine, .e_entry = h32.e_entry, .e_phoff = h32.e_phoff,
-                      .e_phentsize = h32.e_phentsize, .e_phnum = h32.e_phnum};
+    *h = (Elf64_Ehdr){.e_type = h32.e_type,
+                      .e_machine = h32.e_machine,
+                      .e_entry = h32.e_entry,
+                      .e_phoff = h32.e_phoff,
+                      .e_phentsize = h32.e_phentsize,
+                      .e_phnum = h32.e_phnum};
     return h->e_phentsize >= sizeof(Elf32_Phdr) ? 0 : -EINVAL;
 }
 
@@ -43,7 +48,8 @@ static int segments_check(const struct elf_image *elf, struct err *e)
             continue;
         if (!boot_kernel_has(elf->file, s.offset, s.filesz))
             return err_set(e, -EINVAL, "truncated: its header promises 0x%llx bytes at 0x%llx, the file has 0x%llx",
-                           (unsigned long long)s.filesz, (unsigned long long)s.offset, (unsigned long long)elf->file->size);
+                           (unsigned long long)s.filesz, (unsigned long long)s.offset,
+                           (unsigned long long)elf->file->size);
         if (s.type == PT_LOAD && s.filesz > s.memsz)
             return err_set(e, -EINVAL, "corrupt: a segment is larger in the file than in memory");
         loadable += s.type == PT_LOAD && s.memsz;
@@ -65,7 +71,8 @@ int elf_image_open(struct elf_image *elf, const struct boot_kernel *k, struct er
     if (k->bytes[EI_DATA] != ELFDATA2LSB || (h.e_machine != EM_386 && h.e_machine != EM_X86_64))
         return err_set(e, -EINVAL, "an ELF file for another processor than x86");
     if (h.e_phnum > PROGRAM_HEADERS_MAX)
-        return err_set(e, -EINVAL, "an ELF file with %u program headers; at most %d are taken", h.e_phnum, PROGRAM_HEADERS_MAX);
+        return err_set(e, -EINVAL, "an ELF file with %u program headers; at most %d are taken", h.e_phnum,
+                       PROGRAM_HEADERS_MAX);
     if (!boot_kernel_has(k, h.e_phoff, (u64)h.e_phnum * h.e_phentsize))
         return err_set(e, -EINVAL, "truncated: its %u program headers end beyond the file", h.e_phnum);
     image.entry = h.e_entry;
@@ -90,7 +97,8 @@ struct elf_segment elf_image_segment(const struct elf_image *elf, u32 n)
         return (struct elf_segment){p.p_type, p.p_offset, p.p_filesz, p.p_vaddr, p.p_paddr, p.p_memsz, p.p_align};
     }
     memcpy(&p32, at, sizeof(p32));
-    return (struct elf_segment){p32.p_type, p32.p_offset, p32.p_filesz, p32.p_vaddr, p32.p_paddr, p32.p_memsz, p32.p_align};
+    return (struct elf_segment){p32.p_type,  p32.p_offset, p32.p_filesz, p32.p_vaddr,
+                                p32.p_paddr, p32.p_memsz,  p32.p_align};
 }
 
 /* All are claimed before the first is copied: a file that does not fit changes nothing. */

@@ -1,4 +1,5 @@
-/* ELF executables for x86, 32-bit and 64-bit, as containers of kernels. System V ABI, "Object Files" and "Program Loading". */
+/* ELF executables for x86, 32-bit and 64-bit, as containers of kernels. System V ABI, "Object Files" and "Program
+ * Loading". */
 #ifndef FIRMWARE_ELF_IMAGE_H
 #define FIRMWARE_ELF_IMAGE_H
 #include "firmware/boot_loader.h"
@@ -20,8 +21,8 @@ struct elf_segment {
 
 bool elf_image_recognise(const struct boot_kernel *k); /* by its magic number */
 
-/* Checks the file header, that the program headers are in the file, and that the file has all the bytes that they promise.
- * `elf` refers to `k` afterwards. */
+/* Checks the file header, that the program headers are in the file, and that the file has all the bytes that they
+ * promise. `elf` refers to `k` afterwards. */
 int elf_image_open(struct elf_image *elf, const struct boot_kernel *k, struct err *e);
 
 /* Program header n, 0 to phnum - 1. What it says about the file was checked; about memory, nothing. */

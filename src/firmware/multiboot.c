@@ -1,4 +1,5 @@
-/* Common parts of multiboot 1 and 2: see multiboot.h. Multiboot Specification 0.6.96 §3.1.3, §3.2; Multiboot2 2.0 §3.1.5, §3.3. */
+/* Common parts of multiboot 1 and 2: see multiboot.h. Multiboot Specification 0.6.96 §3.1.3, §3.2; Multiboot2 2.0
+ * §3.1.5, §3.3. */
 #include "firmware/multiboot.h"
 
 #include <elf.h>
@@ -13,18 +14,25 @@ int multiboot_image_addresses(struct multiboot_image *image, const struct boot_k
     u64 before = (u64)a->header_addr - a->load_addr, size;
 
     if (a->load_addr > a->header_addr || before > header_offset)
-        return err_set(e, -EINVAL, "corrupt: its multiboot header is loaded at 0x%x, before the load address 0x%x or the file's "
-                                   "start", a->header_addr, a->load_addr);
+        return err_set(e, -EINVAL,
+                       "corrupt: its multiboot header is loaded at 0x%x, before the load address 0x%x or the file's "
+                       "start",
+                       a->header_addr, a->load_addr);
     size = a->load_end_addr ? (u64)a->load_end_addr - a->load_addr : k->size - (header_offset - before);
     if (a->load_end_addr && a->load_end_addr <= a->load_addr)
-        return err_set(e, -EINVAL, "corrupt: its load end 0x%x is not above its load address 0x%x", a->load_end_addr, a->load_addr);
+        return err_set(e, -EINVAL, "corrupt: its load end 0x%x is not above its load address 0x%x", a->load_end_addr,
+                       a->load_addr);
     if (!boot_kernel_has(k, header_offset - before, size))
-        return err_set(e, -EINVAL, "truncated: its multiboot header promises 0x%llx bytes from 0x%llx on, the file has 0x%llx",
-                       (unsigned long long)size, (unsigned long long)(header_offset - before), (unsigned long long)k->size);
+        return err_set(
+            e, -EINVAL, "truncated: its multiboot header promises 0x%llx bytes from 0x%llx on, the file has 0x%llx",
+            (unsigned long long)size, (unsigned long long)(header_offset - before), (unsigned long long)k->size);
     if (a->bss_end_addr && a->bss_end_addr < a->load_addr + size)
         return err_set(e, -EINVAL, "corrupt: its bss ends at 0x%x, inside what is loaded", a->bss_end_addr);
-    *image = (struct multiboot_image){.file_offset = header_offset - before, .file_size = size, .load_addr = a->load_addr,
-                                      .bss_end = MAX(a->bss_end_addr, a->load_addr + size), .entry = entry};
+    *image = (struct multiboot_image){.file_offset = header_offset - before,
+                                      .file_size = size,
+                                      .load_addr = a->load_addr,
+                                      .bss_end = MAX(a->bss_end_addr, a->load_addr + size),
+                                      .entry = entry};
     return 0;
 }
 

@@ -5,7 +5,8 @@
 
 #define MULTIBOOT_LOADER_NAME "skerry"
 
-/* The address fields of a header ("a.out kludge", address tag), as the file has them: physical, ends exclusive, 0: not given. */
+/* The address fields of a header ("a.out kludge", address tag), as the file has them: physical, ends exclusive, 0: not
+ * given. */
 struct multiboot_addresses {
     u32 header_addr, load_addr, load_end_addr, bss_end_addr;
 };

@@ -1,7 +1,7 @@
 /* Multiboot 1 kernels. Multiboot Specification 0.6.96.
  *
- * Given to the kernel: memory sizes and map, command line, modules, loader name. Left out, and absent from the information's
- * flags: boot device, symbols, drives, ROM configuration, APM, video modes. */
+ * Given to the kernel: memory sizes and map, command line, modules, loader name. Left out, and absent from the
+ * information's flags: boot device, symbols, drives, ROM configuration, APM, video modes. */
 #include "firmware/multiboot.h"
 
 #include <errno.h>
@@ -10,10 +10,16 @@
 #define HEADER_MAGIC 0x1badb002u
 #define LOADER_MAGIC 0x2badb002u
 #define HEADER_SEARCH 8192
-enum { /* header flags; what is in the low half and unknown must be refused */
-    HEADER_PAGE_ALIGN = 1 << 0, HEADER_MEMORY_INFO = 1 << 1, HEADER_VIDEO_MODE = 1 << 2, HEADER_REQUIRED = 0xffff,
+
+/* header flags; what is in the low half and unknown must be refused */
+enum {
+    HEADER_PAGE_ALIGN = 1 << 0,
+    HEADER_MEMORY_INFO = 1 << 1,
+    HEADER_VIDEO_MODE = 1 << 2,
+    HEADER_REQUIRED = 0xffff,
     HEADER_ADDRESSES = 1 << 16,
 };
+
 enum { INFO_MEMORY = 1 << 0, INFO_CMDLINE = 1 << 2, INFO_MODS = 1 << 3, INFO_MMAP = 1 << 6, INFO_LOADER_NAME = 1 << 9 };
 enum { VIDEO_LINEAR, VIDEO_TEXT };
 
@@ -146,8 +152,8 @@ static int mmap_put(struct boot_load *l, struct multiboot1_info *info, struct er
 
     assert(from->e820_count <= (int)ARRAY_SIZE(map));
     for (int i = 0; i < from->e820_count; i++)
-        map[i] = (struct multiboot1_mmap_entry){sizeof(map[0]) - sizeof(map[0].size), from->e820[i].addr, from->e820[i].size,
-                                                from->e820[i].type};
+        map[i] = (struct multiboot1_mmap_entry){sizeof(map[0]) - sizeof(map[0].size), from->e820[i].addr,
+                                                from->e820[i].size, from->e820[i].type};
     info->mmap_length = (u32)from->e820_count * (u32)sizeof(map[0]);
     r = boot_memory_put(&l->memory, map, info->mmap_length, 16, "the memory map", &gpa, e);
     if (r)
@@ -181,6 +187,8 @@ static int multiboot1_load(struct boot_load *l, struct boot_entry *entry, struct
     return r ? r : multiboot_enter(l, image.entry, LOADER_MAGIC, gpa, entry, e);
 }
 
-const struct boot_loader multiboot1_loader = {
-    .name = "multiboot 1", .module_list = true, .recognise = multiboot1_recognise, .check = multiboot1_check,
-    .load = multiboot1_load};
+const struct boot_loader multiboot1_loader = {.name = "multiboot 1",
+                                              .module_list = true,
+                                              .recognise = multiboot1_recognise,
+                                              .check = multiboot1_check,
+                                              .load = multiboot1_load};

@@ -1,7 +1,7 @@
 /* Multiboot 2 kernels for i386 machines with a BIOS-like state. Multiboot2 Specification 2.0.
  *
- * Given to the kernel: command line, loader name, modules, memory sizes and map, ACPI root pointers, load base. Left out: symbols,
- * video, boot device, APM, EFI, relocation (a relocatable image goes where it was linked). */
+ * Given to the kernel: command line, loader name, modules, memory sizes and map, ACPI root pointers, load base. Left
+ * out: symbols, video, boot device, APM, EFI, relocation (a relocatable image goes where it was linked). */
 #include "firmware/byte_buffer.h"
 #include "firmware/multiboot.h"
 
@@ -17,14 +17,34 @@
 #define RSDP_V1_SIZE 20
 #define RSDP_V2_SIZE 36
 #define MMAP_ENTRY_SIZE 24
-enum { /* tags of the header */
-    HEADER_TAG_END, HEADER_TAG_REQUEST, HEADER_TAG_ADDRESS, HEADER_TAG_ENTRY, HEADER_TAG_CONSOLE, HEADER_TAG_FRAMEBUFFER,
-    HEADER_TAG_MODULE_ALIGN, HEADER_TAG_EFI_BOOT_SERVICES, HEADER_TAG_ENTRY_EFI32, HEADER_TAG_ENTRY_EFI64,
-    HEADER_TAG_RELOCATABLE, HEADER_TAGS,
+
+/* tags of the header */
+enum {
+    HEADER_TAG_END,
+    HEADER_TAG_REQUEST,
+    HEADER_TAG_ADDRESS,
+    HEADER_TAG_ENTRY,
+    HEADER_TAG_CONSOLE,
+    HEADER_TAG_FRAMEBUFFER,
+    HEADER_TAG_MODULE_ALIGN,
+    HEADER_TAG_EFI_BOOT_SERVICES,
+    HEADER_TAG_ENTRY_EFI32,
+    HEADER_TAG_ENTRY_EFI64,
+    HEADER_TAG_RELOCATABLE,
+    HEADER_TAGS,
 };
-enum { /* tags of the boot information */
-    INFO_TAG_END = 0, INFO_TAG_CMDLINE = 1, INFO_TAG_LOADER_NAME = 2, INFO_TAG_MODULE = 3, INFO_TAG_MEMORY = 4, INFO_TAG_MMAP = 6,
-    INFO_TAG_RSDP_OLD = 14, INFO_TAG_RSDP_NEW = 15, INFO_TAG_LOAD_BASE = 21,
+
+/* tags of the boot information */
+enum {
+    INFO_TAG_END = 0,
+    INFO_TAG_CMDLINE = 1,
+    INFO_TAG_LOADER_NAME = 2,
+    INFO_TAG_MODULE = 3,
+    INFO_TAG_MEMORY = 4,
+    INFO_TAG_MMAP = 6,
+    INFO_TAG_RSDP_OLD = 14,
+    INFO_TAG_RSDP_NEW = 15,
+    INFO_TAG_LOAD_BASE = 21,
 };
 
 struct multiboot2_header {
@@ -61,7 +81,7 @@ static bool multiboot2_recognise(const struct boot_kernel *k)
     return header_find(k, &h) >= 0;
 }
 
-/* Kernels may ask for anything that the specification knows and must live with its absence; new types must be refused. */
+/* Kernels may ask for what the specification knows and must live with its absence; new types must be refused. */
 static int request_check(const u8 *body, u32 size, bool optional, struct err *e)
 {
     for (u32 at = 0; size - at >= sizeof(u32); at += sizeof(u32)) {
@@ -83,7 +103,8 @@ static int tag_read(struct multiboot2_demand *d, const struct multiboot2_tag *ta
         (tag->type == HEADER_TAG_ENTRY && size < sizeof(d->entry)))
         return err_set(e, -EINVAL, "corrupt: its multiboot 2 header tag of type %u is too short", tag->type);
     switch (tag->type) {
-    case HEADER_TAG_REQUEST: return request_check(body, size, optional, e);
+    case HEADER_TAG_REQUEST:
+        return request_check(body, size, optional, e);
     case HEADER_TAG_ADDRESS:
         memcpy(&d->addresses, body, sizeof(d->addresses));
         d->has_addresses = true;
@@ -94,7 +115,9 @@ static int tag_read(struct multiboot2_demand *d, const struct multiboot2_tag *ta
         return 0;
     case HEADER_TAG_FRAMEBUFFER:
         return optional ? 0 : err_set(e, -ENOTSUP, "demands a framebuffer from its boot loader, which is not offered");
-    case HEADER_TAG_RELOCATABLE: d->relocatable = true; return 0;
+    case HEADER_TAG_RELOCATABLE:
+        d->relocatable = true;
+        return 0;
     }
     if (tag->type >= HEADER_TAGS && !optional)
         return err_set(e, -ENOTSUP, "its multiboot 2 header demands feature %u, which is unknown", tag->type);
@@ -139,7 +162,8 @@ static int image_fill(const struct boot_kernel *k, u64 at, struct multiboot2_dem
     return multiboot_image_addresses(image, k, at, &d->addresses, d->entry, e);
 }
 
-static int multiboot2_parse(const struct boot_kernel *k, struct multiboot_image *image, bool *ret_relocatable, struct err *e)
+static int multiboot2_parse(const struct boot_kernel *k, struct multiboot_image *image, bool *ret_relocatable,
+                            struct err *e)
 {
     struct multiboot2_demand demand = {0};
     struct multiboot2_header h;
@@ -246,8 +270,8 @@ static void load_base_tag(struct byte_buffer *b, u64 base)
     tag_end(b, start);
 }
 
-static int info_put(struct boot_load *l, const struct boot_range *module, const struct multiboot_image *image, bool relocatable,
-                    u64 *ret_gpa, struct err *e)
+static int info_put(struct boot_load *l, const struct boot_range *module, const struct multiboot_image *image,
+                    bool relocatable, u64 *ret_gpa, struct err *e)
 {
     struct byte_buffer b = {0};
     int r;
@@ -288,6 +312,8 @@ static int multiboot2_load(struct boot_load *l, struct boot_entry *entry, struct
     return r ? r : multiboot_enter(l, image.entry, LOADER_MAGIC, gpa, entry, e);
 }
 
-const struct boot_loader multiboot2_loader = {
-    .name = "multiboot 2", .module_list = true, .recognise = multiboot2_recognise, .check = multiboot2_check,
-    .load = multiboot2_load};
+const struct boot_loader multiboot2_loader = {.name = "multiboot 2",
+                                              .module_list = true,
+                                              .recognise = multiboot2_recognise,
+                                              .check = multiboot2_check,
+                                              .load = multiboot2_load};

@@ -1,5 +1,5 @@
-/* ELF kernels that are entered by PVH, Xen's protocol for guests without firmware: 32-bit protected mode, EBX points at a
- * start_info structure. Xen docs/misc/pvh.pandoc, xen/include/public/arch-x86/hvm/start_info.h, public/elfnote.h.
+/* ELF kernels that are entered by PVH, Xen's protocol for guests without firmware: 32-bit protected mode, EBX points
+ * at a start_info structure. Xen docs/misc/pvh.pandoc, xen/include/public/arch-x86/hvm/start_info.h, public/elfnote.h.
  *
  * Any ELF kernel with the note is taken; a Linux vmlinux with CONFIG_PVH has it. */
 #include "firmware/elf_image.h"
@@ -32,8 +32,8 @@ struct hvm_memmap_entry {
 
 static_assert(sizeof(struct hvm_start_info) == 56, "start_info version 1");
 
-/* One note at `at`, `left` bytes before the end of its segment: whether it holds the entry point. *ret_size is where the next
- * begins, 0 at the end. */
+/* One note at `at`, `left` bytes before the end of its segment: whether it holds the entry point. *ret_size is where
+ * the next begins, 0 at the end. */
 static bool note_entry(const u8 *at, u64 left, u64 align, u64 *ret_size, u64 *ret_entry)
 {
     Elf32_Nhdr h; /* the same in both classes */
@@ -49,7 +49,8 @@ static bool note_entry(const u8 *at, u64 left, u64 align, u64 *ret_size, u64 *re
     if (end > left)
         return false;
     *ret_size = ALIGN_UP(end, align) < left ? ALIGN_UP(end, align) : 0;
-    if (h.n_type != NOTE_PHYS32_ENTRY || h.n_namesz != sizeof(NOTE_NAME) || memcmp(at + sizeof(h), NOTE_NAME, sizeof(NOTE_NAME)))
+    if (h.n_type != NOTE_PHYS32_ENTRY || h.n_namesz != sizeof(NOTE_NAME) ||
+        memcmp(at + sizeof(h), NOTE_NAME, sizeof(NOTE_NAME)))
         return false;
     if (h.n_descsz != 4 && h.n_descsz != 8)
         return false;
@@ -119,7 +120,8 @@ static int memmap_put(struct boot_load *l, struct hvm_start_info *info, struct e
     for (int i = 0; i < from->e820_count; i++)
         map[i] = (struct hvm_memmap_entry){from->e820[i].addr, from->e820[i].size, from->e820[i].type, 0};
     info->memmap_entries = (u32)from->e820_count;
-    return boot_memory_put(&l->memory, map, info->memmap_entries * sizeof(map[0]), 16, "the memory map", &info->memmap_paddr, e);
+    return boot_memory_put(&l->memory, map, info->memmap_entries * sizeof(map[0]), 16, "the memory map",
+                           &info->memmap_paddr, e);
 }
 
 static int initrd_load(struct boot_load *l, struct hvm_start_info *info, struct err *e)
@@ -154,7 +156,8 @@ static int pvh_load(struct boot_load *l, struct boot_entry *entry, struct err *e
     if (!r)
         r = memmap_put(l, &info, e);
     if (!r)
-        r = boot_memory_put(&l->memory, l->cmdline, strlen(l->cmdline) + 1, 16, "the command line", &info.cmdline_paddr, e);
+        r = boot_memory_put(&l->memory, l->cmdline, strlen(l->cmdline) + 1, 16, "the command line", &info.cmdline_paddr,
+                            e);
     if (!r)
         r = boot_memory_put(&l->memory, &info, sizeof(info), 16, "the start info", &entry->rbx, e);
     if (r)

@@ -1,7 +1,8 @@
 /* SMBIOS structures: see smbios.h. DSP0134 §5.2 (entry points), §6.1 (structures), §7 (their types).
  *
- * A structure is a formatted part, then its strings, each NUL-terminated, then a NUL; fields name strings by number from 1 on.
- * Sockets stand for vCPUs, one each, and one memory module for all of RAM: a guest sees the true topology through CPUID. */
+ * A structure is a formatted part, then its strings, each NUL-terminated, then a NUL; fields name strings by number
+ * from 1 on. Sockets stand for vCPUs, one each, and one memory module for all of RAM: a guest sees the true topology
+ * through CPUID. */
 #include "firmware/smbios.h"
 #include "firmware/byte_buffer.h"
 
@@ -9,9 +10,18 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { /* structure types; their number is their handle's high byte */
-    BIOS = 0, SYSTEM = 1, CHASSIS = 3, PROCESSOR = 4, MEMORY_ARRAY = 16, MEMORY_DEVICE = 17, SYSTEM_BOOT = 32, END_OF_TABLE = 127,
+/* structure types; their number is their handle's high byte */
+enum {
+    BIOS = 0,
+    SYSTEM = 1,
+    CHASSIS = 3,
+    PROCESSOR = 4,
+    MEMORY_ARRAY = 16,
+    MEMORY_DEVICE = 17,
+    SYSTEM_BOOT = 32,
+    END_OF_TABLE = 127,
 };
+
 enum { UNKNOWN = 2, NO_HANDLE = 0xfffe, NO_CACHE = 0xffff };
 enum { BIOS_NO_CHARACTERISTICS = 1 << 3, BIOS_IS_VIRTUAL = 0x10 }; /* first of the flags, extension byte 2 */
 enum { WAKE_UP_POWER_SWITCH = 6, CHASSIS_OTHER = 1, STATE_SAFE = 3 };
@@ -40,7 +50,7 @@ static struct byte_buffer *structure_begin(struct structures *s, u8 type, u16 ha
     return &s->out;
 }
 
-/* The formatted part is complete; `strings` are NUL-terminated one after the other, the last by the literal's own NUL. */
+/* The formatted part is complete; `strings` are NUL-terminated one after the other, the last too. */
 static void structure_end(struct structures *s, const char *strings, size_t len)
 {
     if (!s->out.failed)
@@ -56,7 +66,9 @@ static void structure_end(struct structures *s, const char *strings, size_t len)
 
 static void bios_append(struct structures *s)
 {
-    static const char strings[] = "skerry\0" "1\0" "01/01/2026";
+    static const char strings[] = "skerry\0"
+                                  "1\0"
+                                  "01/01/2026";
     struct byte_buffer *b = structure_begin(s, BIOS, handle_of(BIOS, 0));
 
     bytes_put8(b, 1);
@@ -84,7 +96,9 @@ static void uuid_append(struct byte_buffer *b, const u8 uuid[16])
 
 static void system_append(struct structures *s, const struct smbios_config *config)
 {
-    static const char strings[] = "skerry\0" "PC\0" "1";
+    static const char strings[] = "skerry\0"
+                                  "PC\0"
+                                  "1";
     struct byte_buffer *b = structure_begin(s, SYSTEM, handle_of(SYSTEM, 0));
 
     bytes_put8(b, 1);
@@ -109,8 +123,8 @@ static void chassis_append(struct structures *s)
     bytes_put8(b, STATE_SAFE);
     bytes_put8(b, STATE_SAFE);
     bytes_put8(b, STATE_SAFE);
-    bytes_put8(b, UNKNOWN); /* security */
-    bytes_put32(b, 0);      /* for the OEM */
+    bytes_put8(b, UNKNOWN);   /* security */
+    bytes_put32(b, 0);        /* for the OEM */
     bytes_append(b, NULL, 5); /* height, power cords, contained elements, their size, SKU */
     structure_end(s, strings, sizeof(strings));
 }
@@ -161,7 +175,8 @@ static void memory_array_append(struct structures *s, const struct smbios_config
 
 static void memory_device_append(struct structures *s, const struct smbios_config *config)
 {
-    static const char strings[] = "DIMM 0\0" "skerry";
+    static const char strings[] = "DIMM 0\0"
+                                  "skerry";
     u32 mib = (u32)MIN(config->ram_size >> 20, 0x7fffffff);
     struct byte_buffer *b = structure_begin(s, MEMORY_DEVICE, handle_of(MEMORY_DEVICE, 0));
 

@@ -53,7 +53,8 @@ void net_deliver(struct net *n, const u8 *frame, size_t len)
         event_loop_post(n->loop, &n->deliver);
 }
 
-void net_attach(struct net *n, bool (*ready)(void *ctx), void (*receive)(void *ctx, const u8 *frame, size_t len), void *ctx)
+void net_attach(struct net *n, bool (*ready)(void *ctx), void (*receive)(void *ctx, const u8 *frame, size_t len),
+                void *ctx)
 {
     n->ready = ready;
     n->receive = receive;

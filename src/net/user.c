@@ -117,9 +117,16 @@ static void init_completed(Slirp *slirp, void *opaque)
 }
 
 static const SlirpCb callbacks = {
-    .send_packet = send_packet, .guest_error = guest_error, .clock_get_ns = clock_get_ns, .timer_free = timer_free,
-    .timer_mod = timer_mod, .register_poll_fd = poll_fd_ignore, .unregister_poll_fd = poll_fd_ignore, .notify = notify,
-    .init_completed = init_completed, .timer_new_opaque = timer_new_opaque,
+    .send_packet = send_packet,
+    .guest_error = guest_error,
+    .clock_get_ns = clock_get_ns,
+    .timer_free = timer_free,
+    .timer_mod = timer_mod,
+    .register_poll_fd = poll_fd_ignore,
+    .unregister_poll_fd = poll_fd_ignore,
+    .notify = notify,
+    .init_completed = init_completed,
+    .timer_new_opaque = timer_new_opaque,
 };
 
 /* ---- the thread ---- */
@@ -127,7 +134,10 @@ static const SlirpCb callbacks = {
 static const struct {
     int slirp;
     short host;
-} poll_bits[] = {{SLIRP_POLL_IN, POLLIN}, {SLIRP_POLL_OUT, POLLOUT}, {SLIRP_POLL_PRI, POLLPRI}, {SLIRP_POLL_ERR, POLLERR},
+} poll_bits[] = {{SLIRP_POLL_IN, POLLIN},
+                 {SLIRP_POLL_OUT, POLLOUT},
+                 {SLIRP_POLL_PRI, POLLPRI},
+                 {SLIRP_POLL_ERR, POLLERR},
                  {SLIRP_POLL_HUP, POLLHUP}};
 
 static int add_poll(int fd, int events, void *opaque)
@@ -302,14 +312,15 @@ static int forward_add(struct net_user *u, const struct net_forward *f, struct e
         return forward_refused(f, addr, r, e);
     if (slirp_add_hostfwd(u->slirp, f->udp, host, f->host_port, guest, f->guest_port))
         return forward_refused(f, addr, errno ? -errno : -EIO, e);
-    trace(NET, "%s port %u of %s goes to port %u of the guest", f->udp ? "UDP" : "TCP", f->host_port, addr, f->guest_port);
+    trace(NET, "%s port %u of %s goes to port %u of the guest", f->udp ? "UDP" : "TCP", f->host_port, addr,
+          f->guest_port);
     return 0;
 }
 
 static void slirp_configure(SlirpConfig *c, const struct net_user_config *config)
 {
-    *c = (SlirpConfig){.version = 4, .in_enabled = true, .in6_enabled = true, .vprefix_len = 64,
-                       .vhostname = config->hostname};
+    *c = (SlirpConfig){
+        .version = 4, .in_enabled = true, .in6_enabled = true, .vprefix_len = 64, .vhostname = config->hostname};
     inet_pton(AF_INET, "10.0.2.0", &c->vnetwork);
     inet_pton(AF_INET, "255.255.255.0", &c->vnetmask);
     inet_pton(AF_INET, "10.0.2.2", &c->vhost);

@@ -26,12 +26,12 @@ struct console_stdio {
     struct output out;
     void (*quit)(void *ctx);
     void *quit_ctx;
-    bool tty;            /* input is a terminal, in raw mode */
-    bool escape;         /* Ctrl-a was the last key */
-    bool ended;          /* no more input will come */
+    bool tty;    /* input is a terminal, in raw mode */
+    bool escape; /* Ctrl-a was the last key */
+    bool ended;  /* no more input will come */
     bool delivering;
     int fd, restore_flags; /* input; -1: none */
-    struct watch *watch; /* NULL: input that is always ready, or none */
+    struct watch *watch;   /* NULL: input that is always ready, or none */
     size_t head, used;
     u8 input[INPUT_BYTES]; /* a ring */
 };
@@ -205,7 +205,8 @@ static void sigpipe_ignore(void)
         signal(SIGPIPE, SIG_IGN);
 }
 
-int console_stdio_create(struct event_loop *loop, void (*quit)(void *ctx), void *ctx, struct console **ret, struct err *e)
+int console_stdio_create(struct event_loop *loop, void (*quit)(void *ctx), void *ctx, struct console **ret,
+                         struct err *e)
 {
     struct console_stdio *s = calloc(1, sizeof(*s));
     int fd, flags, r;

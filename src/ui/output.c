@@ -67,8 +67,8 @@ static size_t write_some(struct output *o, const u8 *data, size_t len)
     if (n >= 0)
         return (size_t)n;
     if (errno != EAGAIN && errno != EINTR && errno != ENOSPC)
-        o->gone = true; /* EPIPE, EIO of a terminal that hung up */
-    return errno == ENOSPC ? len : 0; /* a full disk loses what does not fit */
+        o->gone = true;               /* EPIPE, EIO of a terminal that hung up */
+    return errno == ENOSPC ? len : 0; /* a full disk loses what is left */
 }
 
 static void enqueue(struct output *o, const u8 *data, size_t len)
@@ -85,7 +85,8 @@ static void enqueue(struct output *o, const u8 *data, size_t len)
 static void note_lost(struct output *o)
 {
     char note[NOTE_BYTES];
-    int n = snprintf(note, sizeof(note), "\r\n[skerry: %llu bytes of console output lost]\r\n", (unsigned long long)o->lost);
+    int n = snprintf(note, sizeof(note), "\r\n[skerry: %llu bytes of console output lost]\r\n",
+                     (unsigned long long)o->lost);
 
     o->lost = 0;
     enqueue(o, (u8 *)note, (size_t)n);

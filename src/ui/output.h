@@ -5,13 +5,13 @@
 #include "base/types.h"
 
 struct output {
-    int fd;             /* its own, in non-blocking mode where the kind of file has one */
-    int restore_flags;  /* of the caller's open file, which fd shares; -1: fd has its own */
+    int fd;              /* its own, in non-blocking mode where the kind of file has one */
+    int restore_flags;   /* of the caller's open file, which fd shares; -1: fd has its own */
     struct watch *watch; /* NULL: a file that is always ready */
-    u8 *queue;          /* a ring, allocated when first needed */
+    u8 *queue;           /* a ring, allocated when first needed */
     size_t head, used;
-    u64 lost;           /* bytes dropped since the queue was last full */
-    bool gone;          /* nobody will ever read: everything is dropped */
+    u64 lost;  /* bytes dropped since the queue was last full */
+    bool gone; /* nobody will ever read: everything is dropped */
 };
 
 /* A descriptor in non-blocking mode for what `fd` is open on, without changing that mode for others who share `fd` where the

@@ -5,16 +5,20 @@ here=$(dirname "$0")
 . "$here/check.sh"
 docs=$here/../../docs
 
-documented() { # VERB MAN_PAGE
-    for option in $("$skerry" help $1 | sed -n 's/^  \(-., \)\{0,1\}--\([a-z-]*\).*/\2/p'); do
+documented() { # MAN_PAGE VERB…
+    page=$1
+    shift
+    for option in $("$skerry" "$@" --help | sed -n 's/^  \(-., \)\{0,1\}--\([a-z-]*\).*/\2/p'); do
         checks=$((checks + 1))
-        grep -q -- "Fl Fl $option\b" "$docs/man/$2" || complain "--$option is not in docs/man/$2"
+        grep -q -- "Fl Fl $option\b" "$docs/man/$page" || complain "--$option of $* is not in docs/man/$page"
         grep -q -- "--$option\b" "$docs/completion/skerry.bash" || complain "--$option is not in skerry.bash"
         grep -q -- "--$option\b" "$docs/completion/_skerry" || complain "--$option is not in _skerry"
     done
 }
-documented run skerry-run.1
-documented "image build" skerry-image.1
+documented skerry-run.1 run
+for verb in build create info convert check; do
+    documented skerry-image.1 image $verb
+done
 for verb in $("$skerry" help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do
     checks=$((checks + 1))
     grep -q -- "\b$verb\b" "$docs/man/skerry.1" || complain "$verb is not in docs/man/skerry.1"

@@ -95,7 +95,10 @@ void guest_main(void)
     expect("div overflow", do_div_overflow, 0, 0, 0);
     expect("idiv of the smallest by -1", do_idiv_min, 0, 0, 0);
     expect("non-canonical load", do_gp_noncanonical, 0, 13, 0);
+    tss.ist[1] = (u64)page_alloc() + 4096; /* the handler cannot use the bad stack */
+    idt_set(12, (void *)vector_table[12], 0x8e, 2);
     expect("non-canonical push", do_ss_noncanonical, 0, 12, 0);
+    idt_set(12, (void *)vector_table[12], 0x8e, 0);
     expect("read of a missing page", do_pf_read, (void *)0x123456789000, 14, 0);
     check(caught_cr2 == 0x123456789000, "CR2 %lx", caught_cr2);
     expect("write to a missing page", do_pf_write, (void *)0x123456789008, 14, 2);

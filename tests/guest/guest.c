@@ -339,6 +339,7 @@ void guest_start(void)
 {
     for (int v = 0; v < 256; v++)
         idt_set(v, (void *)vector_table[v], 0x8e, 0);
+    outb(COM1 + 3, 3); /* 8 bits, no parity */
     idt_load();
     tss_load();
     pic_disable();

@@ -38,8 +38,16 @@ static bool feature(u32 leaf, int reg, int bit)
     return r[reg] >> bit & 1;
 }
 
+static void text_user_accessible(bool yes)
+{
+    for (u64 va = 0x200000; va < 0xa00000; va += 4096)
+        *pte_of(va) = yes ? *pte_of(va) | PTE_U : *pte_of(va) & ~(u64)PTE_U;
+    write_cr3(read_cr3());
+}
+
 static void smep_smap(void)
 {
+    text_user_accessible(false); /* else SMEP and SMAP would be about this program too */
     if (feature(7, 1, 7)) {
         write_cr4(read_cr4() | 1 << 20);
         set(PTE_P | PTE_W | PTE_U);
@@ -118,8 +126,7 @@ void guest_main(void)
 {
     u64 saved;
 
-    for (u64 va = 0x200000; va < 0xa00000; va += 4096)
-        *pte_of(va) |= PTE_U;
+    text_user_accessible(true);
     page = page_alloc();
     pte = pte_of(VA);
     pml4[VA >> 39 & 511] |= PTE_U;

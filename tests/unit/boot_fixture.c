@@ -98,21 +98,42 @@ void image_pattern(struct image_bytes *i, u64 at, u64 len)
 void image_elf(struct image_bytes *i, bool is64, u64 entry, int phnum)
 {
     u8 ident[EI_NIDENT] = {0x7f, 'E', 'L', 'F', is64 ? ELFCLASS64 : ELFCLASS32, ELFDATA2LSB, EV_CURRENT};
-    Elf32_Ehdr h32 = {.e_type = ET_EXEC, .e_machine = EM_386, .e_entry = (u32)entry, .e_phoff = sizeof(h32),
-                      .e_ehsize = sizeof(h32), .e_phentsize = sizeof(Elf32_Phdr), .e_phnum = (u16)phnum};
-    Elf64_Ehdr h64 = {.e_type = ET_EXEC, .e_machine = EM_X86_64, .e_entry = entry, .e_phoff = sizeof(h64),
-                      .e_ehsize = sizeof(h64), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = (u16)phnum};
+    Elf32_Ehdr h32 = {.e_type = ET_EXEC,
+                      .e_machine = EM_386,
+                      .e_entry = (u32)entry,
+                      .e_phoff = sizeof(h32),
+                      .e_ehsize = sizeof(h32),
+                      .e_phentsize = sizeof(Elf32_Phdr),
+                      .e_phnum = (u16)phnum};
+    Elf64_Ehdr h64 = {.e_type = ET_EXEC,
+                      .e_machine = EM_X86_64,
+                      .e_entry = entry,
+                      .e_phoff = sizeof(h64),
+                      .e_ehsize = sizeof(h64),
+                      .e_phentsize = sizeof(Elf64_Phdr),
+                      .e_phnum = (u16)phnum};
 
     memcpy(i->data, is64 ? (void *)&h64 : (void *)&h32, is64 ? sizeof(h64) : sizeof(h32));
     memcpy(i->data, ident, sizeof(ident));
 }
 
-void image_elf_segment(struct image_bytes *i, bool is64, int n, u32 type, u64 offset, u64 vaddr, u64 paddr, u64 filesz, u64 memsz)
+void image_elf_segment(struct image_bytes *i, bool is64, int n, u32 type, u64 offset, u64 vaddr, u64 paddr, u64 filesz,
+                       u64 memsz)
 {
-    Elf32_Phdr p32 = {.p_type = type, .p_offset = (u32)offset, .p_vaddr = (u32)vaddr, .p_paddr = (u32)paddr,
-                      .p_filesz = (u32)filesz, .p_memsz = (u32)memsz, .p_align = 4};
-    Elf64_Phdr p64 = {.p_type = type, .p_offset = offset, .p_vaddr = vaddr, .p_paddr = paddr, .p_filesz = filesz,
-                      .p_memsz = memsz, .p_align = 4};
+    Elf32_Phdr p32 = {.p_type = type,
+                      .p_offset = (u32)offset,
+                      .p_vaddr = (u32)vaddr,
+                      .p_paddr = (u32)paddr,
+                      .p_filesz = (u32)filesz,
+                      .p_memsz = (u32)memsz,
+                      .p_align = 4};
+    Elf64_Phdr p64 = {.p_type = type,
+                      .p_offset = offset,
+                      .p_vaddr = vaddr,
+                      .p_paddr = paddr,
+                      .p_filesz = filesz,
+                      .p_memsz = memsz,
+                      .p_align = 4};
 
     if (is64)
         memcpy(i->data + sizeof(Elf64_Ehdr) + (size_t)n * sizeof(p64), &p64, sizeof(p64));
@@ -137,8 +158,8 @@ void file_close(const char *path)
     free((char *)path);
 }
 
-int boot(const void *bytes, u64 size, const char *initrd, const char *cmdline, struct boot_guest *g, struct boot_entry *entry,
-         struct err *e)
+int boot(const void *bytes, u64 size, const char *initrd, const char *cmdline, struct boot_guest *g,
+         struct boot_entry *entry, struct err *e)
 {
     const char *path = file_open(bytes, size);
     struct boot_image *image;

@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -57,8 +58,9 @@ void cpu_fixture_create(struct cpu_fixture *f, int cpus, const char *model)
     config.mem = f->mem;
     config.clock = &f->clock;
     config.timers = &f->timers;
-    strncpy(config.model.text, model, sizeof(config.model.text) - 1);
-    config.bus = (struct vcpu_bus){f, no_pio_read, no_pio_write, no_mmio_read, no_mmio_write, no_extint, no_eoi, shutdown_count};
+    snprintf(config.model.text, sizeof(config.model.text), "%s", model);
+    config.bus =
+        (struct vcpu_bus){f, no_pio_read, no_pio_write, no_mmio_read, no_mmio_write, no_extint, no_eoi, shutdown_count};
     assert_int_equal(vcpu_group_create(&config, &f->group, &e), 0);
     f->c = vcpu_get(f->group, 0);
 }
@@ -94,7 +96,8 @@ void descriptor_put(struct cpu_fixture *f, u16 sel, u32 base, u32 limit, u8 acce
 
 void gate_put(struct cpu_fixture *f, u64 at, u16 sel, u64 offset, u8 access, u8 params)
 {
-    ram_put(f, at, 8, (offset & 0xffff) | (u64)sel << 16 | (u64)params << 32 | (u64)access << 40 | (offset & 0xffff0000) << 32);
+    ram_put(f, at, 8,
+            (offset & 0xffff) | (u64)sel << 16 | (u64)params << 32 | (u64)access << 40 | (offset & 0xffff0000) << 32);
 }
 
 void idt_put(struct cpu_fixture *f, int vector, u16 sel, u64 offset, u8 access)

@@ -1,7 +1,8 @@
-/* One vCPU with flat RAM, for tests of the engine's parts: functions are called directly, and what they raise is caught.
+/* One vCPU with flat RAM, for tests of the engine's parts: functions are called directly, and what they raise is
+ * caught.
  *
- * RAM lies at 0 and starts with the tables below. `cpu_flat32` is protected mode at CPL 0 with flat segments, `cpu_long64` 64-bit
- * mode with memory mapped as it is. */
+ * RAM lies at 0 and starts with the tables below. `cpu_flat32` is protected mode at CPL 0 with flat segments,
+ * `cpu_long64` 64-bit mode with memory mapped as it is. */
 #ifndef TESTS_CPU_FIXTURE_H
 #define TESTS_CPU_FIXTURE_H
 #include "cpu/descriptor.h"
@@ -20,16 +21,16 @@
 
 /* Selectors in the GDT that every mode starts with. */
 enum {
-    SEL_CODE0 = 0x08, SEL_DATA0 = 0x10, SEL_CODE3 = 0x1b, SEL_DATA3 = 0x23, SEL_TSS = 0x28, SEL_TSS2 = 0x38, SEL_LDT = 0x40,
-    SEL_CODE0_16 = 0x50, SEL_DATA0_16 = 0x58, SEL_CONFORMING = 0x60, SEL_GATE = 0x68 /* and 0x70 in long mode */,
-    SEL_CODE64 = 0x78, SEL_CODE64_3 = 0x83, SEL_FREE = 0x88,
+    SEL_CODE0 = 0x08, SEL_DATA0 = 0x10, SEL_CODE3 = 0x1b, SEL_DATA3 = 0x23, SEL_TSS = 0x28, SEL_TSS2 = 0x38,
+    SEL_LDT = 0x40, SEL_CODE0_16 = 0x50, SEL_DATA0_16 = 0x58, SEL_CONFORMING = 0x60,
+    SEL_GATE = 0x68 /* and 0x70 in long mode */, SEL_CODE64 = 0x78, SEL_CODE64_3 = 0x83, SEL_FREE = 0x88,
 };
 #define GDT_LIMIT 0xff
 
 enum { /* access bytes */
-    ACCESS_CODE = 0x9a, ACCESS_DATA = 0x92, ACCESS_DPL3 = 0x60, ACCESS_TSS16 = 0x81, ACCESS_TSS32 = 0x89, ACCESS_LDT = 0x82,
-    ACCESS_CALL16 = 0x84, ACCESS_CALL32 = 0x8c, ACCESS_INTR32 = 0x8e, ACCESS_TRAP32 = 0x8f, ACCESS_TASK_GATE = 0x85,
-    ACCESS_INTR16 = 0x86,
+    ACCESS_CODE = 0x9a, ACCESS_DATA = 0x92, ACCESS_DPL3 = 0x60, ACCESS_TSS16 = 0x81, ACCESS_TSS32 = 0x89,
+    ACCESS_LDT = 0x82, ACCESS_CALL16 = 0x84, ACCESS_CALL32 = 0x8c, ACCESS_INTR32 = 0x8e, ACCESS_TRAP32 = 0x8f,
+    ACCESS_TASK_GATE = 0x85, ACCESS_INTR16 = 0x86,
 };
 
 struct cpu_fixture {

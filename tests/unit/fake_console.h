@@ -1,5 +1,5 @@
-/* A console for tests of the devices behind which one hangs: it remembers what they wrote, and types when told to. Takes the place of
- * ui/console.h; there is one. */
+/* A console for tests of the devices behind which one hangs: it remembers what they wrote, and types when told to.
+ * Takes the place of ui/console.h; there is one. */
 #ifndef TESTS_FAKE_CONSOLE_H
 #define TESTS_FAKE_CONSOLE_H
 #include "ui/console.h"

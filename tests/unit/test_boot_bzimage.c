@@ -397,15 +397,27 @@ static void real_kernel(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        KERNEL_TEST(enters_in_long_mode), KERNEL_TEST(low_4_gib_are_mapped), KERNEL_TEST(zero_page_describes_the_machine),
-        KERNEL_TEST(initrd_goes_high), KERNEL_TEST(initrd_stays_below_its_limit), KERNEL_TEST(initrd_avoids_the_kernel),
-        KERNEL_TEST(initrd_without_room_is_refused), KERNEL_TEST(zero_setup_sects_means_four),
-        KERNEL_TEST(relocatable_kernel_moves_up), KERNEL_TEST(fixed_kernel_does_not_move), KERNEL_TEST(too_little_ram),
-        KERNEL_TEST(kernel_without_64_bit_entry), KERNEL_TEST(kernel_of_linux_2_4), KERNEL_TEST(command_line_limits),
-        KERNEL_TEST(broken_headers_are_refused), KERNEL_TEST(every_shorter_file_is_refused),
-        KERNEL_TEST(flipped_bits_do_no_harm), KERNEL_TEST(loads_again_after_a_reset), KERNEL_TEST(shortened_after_creation),
-        KERNEL_TEST(files_that_cannot_be_read), cmocka_unit_test(real_kernel)};
+    const struct CMUnitTest tests[] = {KERNEL_TEST(enters_in_long_mode),
+                                       KERNEL_TEST(low_4_gib_are_mapped),
+                                       KERNEL_TEST(zero_page_describes_the_machine),
+                                       KERNEL_TEST(initrd_goes_high),
+                                       KERNEL_TEST(initrd_stays_below_its_limit),
+                                       KERNEL_TEST(initrd_avoids_the_kernel),
+                                       KERNEL_TEST(initrd_without_room_is_refused),
+                                       KERNEL_TEST(zero_setup_sects_means_four),
+                                       KERNEL_TEST(relocatable_kernel_moves_up),
+                                       KERNEL_TEST(fixed_kernel_does_not_move),
+                                       KERNEL_TEST(too_little_ram),
+                                       KERNEL_TEST(kernel_without_64_bit_entry),
+                                       KERNEL_TEST(kernel_of_linux_2_4),
+                                       KERNEL_TEST(command_line_limits),
+                                       KERNEL_TEST(broken_headers_are_refused),
+                                       KERNEL_TEST(every_shorter_file_is_refused),
+                                       KERNEL_TEST(flipped_bits_do_no_harm),
+                                       KERNEL_TEST(loads_again_after_a_reset),
+                                       KERNEL_TEST(shortened_after_creation),
+                                       KERNEL_TEST(files_that_cannot_be_read),
+                                       cmocka_unit_test(real_kernel)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -150,10 +150,21 @@ static void segments_must_be_in_ram(void **unused)
     static const struct {
         u64 paddr, memsz;
     } bad[] = {
-        {RAM - KIB(64) - 0x800, 0x801}, {RAM, 0x1000},           {0x9f000, 0x1000},          {0xa0000, 0x1000},
-        {0xe0000, 0x1000},              {MIB(1), RAM},           {MIB(1), UINT64_MAX},       {UINT64_MAX - 0x7ff, 0x800},
-        {UINT64_MAX, UINT64_MAX},       {GIB(4), 0x1000},        {DATA_AT, 0 - DATA_AT},     {0, MIB(2)},
-        {RAM - KIB(64), KIB(64)},       {0xfee00000, PAGE_SIZE}, {MIB(4), GIB(4) - MIB(4)},
+        {RAM - KIB(64) - 0x800, 0x801},
+        {RAM, 0x1000},
+        {0x9f000, 0x1000},
+        {0xa0000, 0x1000},
+        {0xe0000, 0x1000},
+        {MIB(1), RAM},
+        {MIB(1), UINT64_MAX},
+        {UINT64_MAX - 0x7ff, 0x800},
+        {UINT64_MAX, UINT64_MAX},
+        {GIB(4), 0x1000},
+        {DATA_AT, 0 - DATA_AT},
+        {0, MIB(2)},
+        {RAM - KIB(64), KIB(64)},
+        {0xfee00000, PAGE_SIZE},
+        {MIB(4), GIB(4) - MIB(4)},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -177,8 +188,8 @@ static void segments_must_be_in_the_file(void **unused)
     static const struct {
         u64 offset, filesz, memsz;
     } bad[] = {
-        {DATA, 0x801, 0x801}, {UINT64_MAX, 1, 1}, {UINT64_MAX - 0x7ff, 0x800, 0x800}, {DATA + 0x801, 0, 1},
-        {0, UINT64_MAX, UINT64_MAX},
+        {DATA, 0x801, 0x801}, {UINT64_MAX, 1, 1},          {UINT64_MAX - 0x7ff, 0x800, 0x800},
+        {DATA + 0x801, 0, 1}, {0, UINT64_MAX, UINT64_MAX},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -297,18 +308,32 @@ static void real_kernel(void **unused)
 }
 
 #define TEST64(f) cmocka_unit_test_setup_teardown(f, kernel_build64, kernel_drop)
-#define TEST32(f) {#f " (32-bit)", f, kernel_build32, kernel_drop, NULL}
+#define TEST32(f)                                            \
+    {                                                        \
+#f " (32-bit)", f, kernel_build32, kernel_drop, NULL \
+    }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST64(segments_are_loaded), TEST32(segments_are_loaded), TEST64(start_info_describes_the_machine),
-        TEST32(start_info_describes_the_machine), TEST64(no_initrd_no_module), TEST64(structures_avoid_the_kernel),
-        TEST64(segments_must_be_in_ram), TEST64(segments_must_not_overlap), TEST64(segments_must_be_in_the_file),
-        TEST64(entry_must_be_in_a_segment), TEST64(notes_that_are_not_pvh), TEST64(other_elf_files_are_refused),
-        TEST64(too_many_segments), TEST64(every_shorter_file_is_refused), TEST32(every_shorter_file_is_refused),
-        TEST64(flipped_bits_do_no_harm), TEST32(flipped_bits_do_no_harm), TEST64(flipped_notes_do_no_harm),
-        cmocka_unit_test(real_kernel)};
+    const struct CMUnitTest tests[] = {TEST64(segments_are_loaded),
+                                       TEST32(segments_are_loaded),
+                                       TEST64(start_info_describes_the_machine),
+                                       TEST32(start_info_describes_the_machine),
+                                       TEST64(no_initrd_no_module),
+                                       TEST64(structures_avoid_the_kernel),
+                                       TEST64(segments_must_be_in_ram),
+                                       TEST64(segments_must_not_overlap),
+                                       TEST64(segments_must_be_in_the_file),
+                                       TEST64(entry_must_be_in_a_segment),
+                                       TEST64(notes_that_are_not_pvh),
+                                       TEST64(other_elf_files_are_refused),
+                                       TEST64(too_many_segments),
+                                       TEST64(every_shorter_file_is_refused),
+                                       TEST32(every_shorter_file_is_refused),
+                                       TEST64(flipped_bits_do_no_harm),
+                                       TEST32(flipped_bits_do_no_harm),
+                                       TEST64(flipped_notes_do_no_harm),
+                                       cmocka_unit_test(real_kernel)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

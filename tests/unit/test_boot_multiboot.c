@@ -456,12 +456,23 @@ static void flipped_addresses_do_no_harm(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        GUEST_TEST(by_addresses), GUEST_TEST(as_elf), GUEST_TEST(information1), GUEST_TEST(modules1), GUEST_TEST(module_errors),
-        GUEST_TEST(hostile_addresses), GUEST_TEST(demands1), GUEST_TEST(header_must_be_early), GUEST_TEST(by_addresses2),
-        GUEST_TEST(as_elf2), GUEST_TEST(entry_tag_outranks_elf), GUEST_TEST(information2), GUEST_TEST(demands2),
-        GUEST_TEST(hostile_tags), GUEST_TEST(shorter_files_are_refused), GUEST_TEST(flipped_bits_do_no_harm),
-        GUEST_TEST(flipped_addresses_do_no_harm)};
+    const struct CMUnitTest tests[] = {GUEST_TEST(by_addresses),
+                                       GUEST_TEST(as_elf),
+                                       GUEST_TEST(information1),
+                                       GUEST_TEST(modules1),
+                                       GUEST_TEST(module_errors),
+                                       GUEST_TEST(hostile_addresses),
+                                       GUEST_TEST(demands1),
+                                       GUEST_TEST(header_must_be_early),
+                                       GUEST_TEST(by_addresses2),
+                                       GUEST_TEST(as_elf2),
+                                       GUEST_TEST(entry_tag_outranks_elf),
+                                       GUEST_TEST(information2),
+                                       GUEST_TEST(demands2),
+                                       GUEST_TEST(hostile_tags),
+                                       GUEST_TEST(shorter_files_are_refused),
+                                       GUEST_TEST(flipped_bits_do_no_harm),
+                                       GUEST_TEST(flipped_addresses_do_no_harm)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,7 +120,6 @@ static void start_on_terminal(enum device_kind kind)
     close(e[1]);
     err_pipe = e[0];
     from = to;
-
 }
 
 static void start_on_pipes(enum device_kind kind)
@@ -445,14 +444,20 @@ static void null_console(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keys_reach_the_device_raw), cmocka_unit_test(ctrl_a_keys),
-        cmocka_unit_test(quits_although_the_guest_does_not_listen), cmocka_unit_test(mode_is_put_back_at_quit),
-        cmocka_unit_test(mode_is_put_back_by_signals), cmocka_unit_test(pipe_is_copied_whole),
-        cmocka_unit_test(end_of_input_ends_nothing), cmocka_unit_test(input_from_a_file),
-        cmocka_unit_test(slow_reader_never_blocks_the_guest), cmocka_unit_test(reader_that_left_is_no_reason_to_die),
-        cmocka_unit_test(file_console), cmocka_unit_test(file_console_that_cannot_be),
-        cmocka_unit_test(pipe_without_reader_is_refused), cmocka_unit_test(null_console)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(keys_reach_the_device_raw),
+                                       cmocka_unit_test(ctrl_a_keys),
+                                       cmocka_unit_test(quits_although_the_guest_does_not_listen),
+                                       cmocka_unit_test(mode_is_put_back_at_quit),
+                                       cmocka_unit_test(mode_is_put_back_by_signals),
+                                       cmocka_unit_test(pipe_is_copied_whole),
+                                       cmocka_unit_test(end_of_input_ends_nothing),
+                                       cmocka_unit_test(input_from_a_file),
+                                       cmocka_unit_test(slow_reader_never_blocks_the_guest),
+                                       cmocka_unit_test(reader_that_left_is_no_reason_to_die),
+                                       cmocka_unit_test(file_console),
+                                       cmocka_unit_test(file_console_that_cannot_be),
+                                       cmocka_unit_test(pipe_without_reader_is_refused),
+                                       cmocka_unit_test(null_console)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

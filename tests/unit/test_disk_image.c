@@ -55,7 +55,7 @@ static void qcow2_random(void **unused)
         u32 version, cluster_bits, refcount_order;
         u64 size;
     } shapes[] = {
-        {3, 16, 4, MIB(20)}, {2, 16, 4, MIB(20)},  {3, 9, 4, MIB(6) + 512}, {3, 9, 6, MIB(4)}, {3, 9, 0, MIB(3)},
+        {3, 16, 4, MIB(20)}, {2, 16, 4, MIB(20)},  {3, 9, 4, MIB(14) + 512}, {3, 9, 6, MIB(4)}, {3, 9, 0, MIB(3)},
         {3, 12, 1, MIB(7)},  {3, 12, 2, MIB(7)},   {3, 12, 3, MIB(7)},      {3, 12, 5, MIB(7)}, {3, 21, 4, MIB(40) + 1536},
         {2, 9, 4, MIB(2)},   {3, 13, 4, KIB(100)}, {3, 16, 4, 512},
     };

@@ -279,7 +279,8 @@ static void triple_fault_shuts_down(void **unused)
 
 static void page_fault_during_delivery(void **unused)
 {
-    /* SS0:ESP0 in a page that is not there: #PF while #UD is delivered is delivered itself, on the same bad stack: #DF */
+    /* SS0:ESP0 in a page that is not there: #PF while #UD is delivered is delivered itself, on the same bad stack:
+     * #DF */
     cpu_long64(&f);
     cpu_user(&f);
     ram_put(&f, TSS_AT + 4, 8, MIB(6));
@@ -290,6 +291,29 @@ static void page_fault_during_delivery(void **unused)
     assert_int_equal(c->s.gpr[RIP], 0xb000);
     assert_int_equal(c->s.cr2, MIB(6) - 48); /* where the frame with an error code would begin */
     assert_int_equal(c->s.gpr[RSP], IST1_AT - 48);
+}
+
+static void decoded_software_interrupts(void **unused)
+{
+    idt_put(&f, EXC_BP, SEL_CODE0, 0x9003, ACCESS_INTR32);
+    idt_put(&f, EXC_OF, SEL_CODE0, 0x9004, ACCESS_INTR32);
+    idt_put(&f, EXC_DB, SEL_CODE0, 0x9001, ACCESS_INTR32);
+    idt_put(&f, 0x80, SEL_CODE0, 0x9080, ACCESS_TRAP32);
+    cpu_run_bytes(&f, 0x8000, "\xcc", 1);
+    assert_int_equal(c->s.gpr[RIP], 0x9003);
+    assert_int_equal(pushed(0, 4), 0x8001);
+    cpu_run_bytes(&f, 0x8000, "\xcd\x80", 2);
+    assert_int_equal(c->s.gpr[RIP], 0x9080);
+    assert_int_equal(pushed(0, 4), 0x8002);
+    cpu_run_bytes(&f, 0x9080, "\xcf", 1); /* IRET */
+    assert_int_equal(c->s.gpr[RIP], 0x8002);
+    cpu_run_bytes(&f, 0x8000, "\xf1", 1);
+    assert_int_equal(c->s.gpr[RIP], 0x9001);
+    cpu_run_bytes(&f, 0x8000, "\xce", 1);
+    assert_int_equal(c->s.gpr[RIP], 0x8001); /* no overflow */
+    flags_load(c, FLAG_OF);
+    cpu_run_bytes(&f, 0x8000, "\xce", 1);
+    assert_int_equal(c->s.gpr[RIP], 0x9004);
 }
 
 static void single_step_trap(void **unused)
@@ -321,10 +345,26 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        T(real_mode), T(real_mode_stack_wraps), T(same_privilege_32), T(trap_gate_keeps_if), T(gate_16), T(inner_privilege_32),
-        T(from_v86), T(v86_int_needs_iopl_3), T(gate_errors), T(stack_errors), T(long_mode_frames), T(long_mode_stacks),
-        T(long_mode_gate_errors), T(benign_then_contributory_is_no_double_fault), T(contributory_twice_is_a_double_fault),
-        T(triple_fault_shuts_down), T(page_fault_during_delivery), T(single_step_trap), T(iret_unblocks_nmi)};
+        T(real_mode),
+        T(real_mode_stack_wraps),
+        T(same_privilege_32),
+        T(trap_gate_keeps_if),
+        T(gate_16),
+        T(inner_privilege_32),
+        T(from_v86),
+        T(v86_int_needs_iopl_3),
+        T(gate_errors),
+        T(stack_errors),
+        T(long_mode_frames),
+        T(long_mode_stacks),
+        T(long_mode_gate_errors),
+        T(benign_then_contributory_is_no_double_fault),
+        T(contributory_twice_is_a_double_fault),
+        T(triple_fault_shuts_down),
+        T(decoded_software_interrupts),
+        T(page_fault_during_delivery),
+        T(single_step_trap),
+        T(iret_unblocks_nmi)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+#include "cpu/cpuid.h"
+
 static struct cpu_fixture f;
 static struct vcpu *c;
 
@@ -221,6 +223,24 @@ static void syscall_and_sysret(void **unused)
     assert_int_equal(flags_get(c), FLAG_IF | FLAG_CF | FLAG_DF | FLAG_1);
 }
 
+static void syscall_in_compatibility_mode_is_amds(void **unused)
+{
+    cpu_long64(&f);
+    idt_put(&f, EXC_UD, SEL_CODE64, 0xb000, ACCESS_INTR32);
+    c->s.msr_star = (u64)SEL_CODE0 << 32;
+    c->s.msr_cstar = 0x9000;
+    assert_no_fault(c, far_jump(c, SEL_CODE0, 0x8000, 4));
+    f.group->model->amd = false;
+    cpu_run_bytes(&f, 0x8000, "\x0f\x05", 2);
+    assert_int_equal(c->s.gpr[RIP], 0xb000);
+    assert_no_fault(c, far_jump(c, SEL_CODE0, 0x8000, 4));
+    f.group->model->amd = true;
+    cpu_run_bytes(&f, 0x8000, "\x0f\x05", 2);
+    assert_int_equal(c->s.gpr[RIP], 0x9000);
+    assert_int_equal(c->s.gpr[RCX], 0x8002);
+    assert_int_equal(c->code_size, 8);
+}
+
 static void sysret_to_non_canonical(void **unused)
 {
     cpu_long64(&f);
@@ -279,10 +299,23 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        T(jump_to_16_bit_code), T(jump_errors), T(conforming_code_keeps_cpl), T(call_and_return),
-        T(call_gate_to_inner_level_copies_parameters), T(call_gate_errors), T(call_gate_16), T(call_gate_64),
-        T(compatibility_mode_and_back), T(return_errors), T(iret_flags_by_privilege), T(iret_16_bit_stack_keeps_upper_half),
-        T(syscall_and_sysret), T(sysret_to_non_canonical), T(sysenter_and_sysexit), T(decoded_far_instructions)};
+        T(jump_to_16_bit_code),
+        T(jump_errors),
+        T(conforming_code_keeps_cpl),
+        T(call_and_return),
+        T(call_gate_to_inner_level_copies_parameters),
+        T(call_gate_errors),
+        T(call_gate_16),
+        T(call_gate_64),
+        T(compatibility_mode_and_back),
+        T(return_errors),
+        T(iret_flags_by_privilege),
+        T(iret_16_bit_stack_keeps_upper_half),
+        T(syscall_and_sysret),
+        T(sysret_to_non_canonical),
+        T(syscall_in_compatibility_mode_is_amds),
+        T(sysenter_and_sysexit),
+        T(decoded_far_instructions)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -280,10 +280,10 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(capabilities), TEST(counter_runs_while_enabled), TEST(one_shot_edge),
-        TEST(a_comparator_in_the_past_waits_for_the_wrap), TEST(level_until_status_is_cleared), TEST(disabling_lowers_the_wire),
-        TEST(routes_that_do_not_exist_do_not_stick), TEST(periodic_by_two_writes), TEST(periodic_by_one_write),
-        TEST(missed_periods_are_one), TEST(accesses_do_not_lose_a_match), TEST(tiny_periods_do_not_flood),
-        TEST(legacy_replacement), TEST(state_moves)};
+        TEST(a_comparator_in_the_past_waits_for_the_wrap), TEST(level_until_status_is_cleared),
+        TEST(disabling_lowers_the_wire), TEST(routes_that_do_not_exist_do_not_stick), TEST(periodic_by_two_writes),
+        TEST(periodic_by_one_write), TEST(missed_periods_are_one), TEST(accesses_do_not_lose_a_match),
+        TEST(tiny_periods_do_not_flood), TEST(legacy_replacement), TEST(state_moves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -280,8 +280,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(controller_commands), TEST(keyboard_commands), TEST(identity_is_translated), TEST(keys),
         TEST(interrupts_byte_by_byte), TEST(disabled_keyboard_holds_back), TEST(queue_is_bounded),
-        TEST(nothing_on_the_second_port), TEST(a20), TEST(reset_pulse), TEST(reset_by_output_port), TEST(reset_by_port_92),
-        TEST(any_bytes_do_no_harm), TEST(state_moves)};
+        TEST(nothing_on_the_second_port), TEST(a20), TEST(reset_pulse), TEST(reset_by_output_port),
+        TEST(reset_by_port_92), TEST(any_bytes_do_no_harm), TEST(state_moves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

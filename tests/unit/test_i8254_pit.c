@@ -1,4 +1,5 @@
-/* The 8254: all modes against the data sheet's waveforms, both latches, BCD, gate, port 0x61, and time without drift. */
+/* The 8254: all modes against the data sheet's waveforms, both latches, BCD, gate, port 0x61, and time without
+ * drift. */
 #include "device_state.h"
 #include "dev/i8254_pit.h"
 #include "machine_fixture.h"
@@ -447,8 +448,9 @@ int main(void)
         TEST(mode2_new_count_waits_for_the_period), TEST(mode2_gate_restarts), TEST(mode3_even_and_odd),
         TEST(mode3_new_count_waits_for_the_half), TEST(mode4_strobes), TEST(mode5_strobes_after_its_trigger),
         TEST(aliases_of_modes_2_and_3), TEST(channel0_ticks_without_drift), TEST(missed_ticks_are_one),
-        TEST(writes_do_not_lose_an_edge), TEST(tiny_counts_do_not_flood), TEST(latches_hold), TEST(read_back_latches_several),
-        TEST(single_byte_access), TEST(bcd), TEST(zero_is_65536), TEST(port61_bits), TEST(state_moves)};
+        TEST(writes_do_not_lose_an_edge), TEST(tiny_counts_do_not_flood), TEST(latches_hold),
+        TEST(read_back_latches_several), TEST(single_byte_access), TEST(bcd), TEST(zero_is_65536), TEST(port61_bits),
+        TEST(state_moves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -359,12 +359,12 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(silent_until_initialized), TEST(icw1_forgets_edges), TEST(single_mode_without_icw4), TEST(an_edge_is_taken_once),
-        TEST(an_edge_during_service_waits), TEST(priorities_nest), TEST(specific_eoi), TEST(masks_hold_back),
-        TEST(level_triggered_follows_the_pin), TEST(a_vanished_request_is_spurious), TEST(the_cascade),
-        TEST(a_masked_slave_withdraws_its_request), TEST(special_fully_nested), TEST(rotation), TEST(automatic_eoi),
-        TEST(automatic_eoi_through_the_cascade), TEST(special_mask), TEST(poll), TEST(intr_drops_between_two_acknowledges),
-        TEST(state_moves)};
+        TEST(silent_until_initialized), TEST(icw1_forgets_edges), TEST(single_mode_without_icw4),
+        TEST(an_edge_is_taken_once), TEST(an_edge_during_service_waits), TEST(priorities_nest), TEST(specific_eoi),
+        TEST(masks_hold_back), TEST(level_triggered_follows_the_pin), TEST(a_vanished_request_is_spurious),
+        TEST(the_cascade), TEST(a_masked_slave_withdraws_its_request), TEST(special_fully_nested), TEST(rotation),
+        TEST(automatic_eoi), TEST(automatic_eoi_through_the_cascade), TEST(special_mask), TEST(poll),
+        TEST(intr_drops_between_two_acknowledges), TEST(state_moves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

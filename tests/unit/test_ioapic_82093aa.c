@@ -191,8 +191,8 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(registers), TEST(edges_are_sent_once), TEST(masked_edges_are_lost), TEST(levels_wait_for_eoi),
-        TEST(masked_levels_wait), TEST(eoi_register), TEST(two_pins_share_a_vector), TEST(switching_to_edge_clears_remote_irr),
-        TEST(nmi_is_an_edge), TEST(narrow_accesses), TEST(state_moves)};
+        TEST(masked_levels_wait), TEST(eoi_register), TEST(two_pins_share_a_vector),
+        TEST(switching_to_edge_clears_remote_irr), TEST(nmi_is_an_edge), TEST(narrow_accesses), TEST(state_moves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

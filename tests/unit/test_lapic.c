@@ -1,9 +1,11 @@
-/* The local APIC and the APIC bus: delivery, priorities, EOI, both register interfaces and the way between them, IPIs, destination
- * modes, errors, the timer's three modes. Without vCPUs that run: the test is each vCPU's own thread. */
+/* The local APIC and the APIC bus: delivery, priorities, EOI, both register interfaces and the way between them,
+ * IPIs, destination modes, errors, the timer's three modes. Without vCPUs that run: the test is each vCPU's own
+ * thread. */
 #include "cpu/cpuid.h"
 #include "cpu/lapic.h"
 #include "cpu/xstate.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -11,9 +13,9 @@
 #include <cmocka.h>
 
 enum {
-    ID = 0x20, VERSION = 0x30, TPR = 0x80, PPR = 0xa0, EOI = 0xb0, LDR = 0xd0, DFR = 0xe0, SVR = 0xf0, ISR = 0x100, TMR = 0x180,
-    IRR = 0x200, ESR = 0x280, ICR = 0x300, ICR_HIGH = 0x310, LVT_TIMER = 0x320, LVT_LINT0 = 0x350, LVT_LINT1 = 0x360,
-    LVT_ERROR = 0x370, INITIAL = 0x380, CURRENT = 0x390, DIVIDE = 0x3e0,
+    ID = 0x20, VERSION = 0x30, TPR = 0x80, PPR = 0xa0, EOI = 0xb0, LDR = 0xd0, DFR = 0xe0, SVR = 0xf0, ISR = 0x100,
+    TMR = 0x180, IRR = 0x200, ESR = 0x280, ICR = 0x300, ICR_HIGH = 0x310, LVT_TIMER = 0x320, LVT_LINT0 = 0x350,
+    LVT_LINT1 = 0x360, LVT_ERROR = 0x370, INITIAL = 0x380, CURRENT = 0x390, DIVIDE = 0x3e0,
 };
 enum { MSR_BASE = 0x1b, MSR_DEADLINE = 0x6e0 };
 enum { MASKED = 0x10000, PERIODIC = 0x20000, DEADLINE = 0x40000 };
@@ -675,6 +677,78 @@ static void timer_stale_callback(void **unused)
     assert_int_equal(serve(0), 0x40);
 }
 
+enum { SENDERS = 3, SENDS = 3000 };
+
+struct sender {
+    pthread_t thread;
+    u8 vector;
+    int served; /* atomic */
+};
+
+/* Each message waits until the one before it was served: none may get lost. */
+static void *send_from_thread(void *ctx)
+{
+    struct sender *s = ctx;
+
+    for (int i = 0; i < SENDS; i++) {
+        while (__atomic_load_n(&s->served, __ATOMIC_SEQ_CST) < i)
+            sched_yield();
+        interrupt(0, s->vector, i & 1);
+    }
+    return NULL;
+}
+
+static int loop_stops; /* atomic */
+
+static void *loop_thread(void *unused)
+{
+    while (!__atomic_load_n(&loop_stops, __ATOMIC_SEQ_CST)) {
+        timer_queue_run(&timers);
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void other_threads(void **unused)
+{
+    struct sender sender[SENDERS] = {{.vector = 0x40}, {.vector = 0x41}, {.vector = 0x92}};
+    int total = 0, ticks = 0;
+    pthread_t loop;
+
+    clock_start(&machine_clock);
+    loop_stops = 0;
+    reg_set(0, DIVIDE, 0xb);
+    reg_set(0, LVT_TIMER, 0xe0);
+    pthread_create(&loop, NULL, loop_thread, NULL);
+    for (int i = 0; i < SENDERS; i++)
+        pthread_create(&sender[i].thread, NULL, send_from_thread, &sender[i]);
+    while (total < SENDERS * SENDS) {
+        int vector;
+
+        if (!(__atomic_fetch_and(&cpu(0)->attention, ~(u32)ATTN_EVENT, __ATOMIC_SEQ_CST) & ATTN_EVENT)) {
+            sched_yield();
+            continue;
+        }
+        reg_set(0, TPR, total % 3 ? 0 : 0x40);
+        vector = serve(0);
+        if (vector == 0xe0)
+            ticks++;
+        for (int i = 0; i < SENDERS; i++)
+            if (sender[i].vector == vector && ++total)
+                __atomic_add_fetch(&sender[i].served, 1, __ATOMIC_SEQ_CST);
+        reg_set(0, TPR, 0);
+        if (total % 16 == 0 && !reg(0, CURRENT))
+            reg_set(0, INITIAL, 5000);
+        lapic_cr8_write(cpu(0), 0);
+    }
+    for (int i = 0; i < SENDERS; i++)
+        pthread_join(sender[i].thread, NULL);
+    __atomic_store_n(&loop_stops, 1, __ATOMIC_SEQ_CST);
+    pthread_join(loop, NULL);
+    assert_int_equal(eoi_count, SENDERS * SENDS / 2);
+    assert_true(ticks > 0);
+}
+
 static void state_moves(void **unused)
 {
     u8 stream[1024];
@@ -702,13 +776,15 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(reset_state), TEST(priorities), TEST(task_priority), TEST(level_eoi_is_broadcast), TEST(same_vector_twice_is_once),
-        TEST(illegal_vectors), TEST(odd_accesses), TEST(software_disable_masks_the_lvt), TEST(physical_destinations),
-        TEST(flat_logical_destinations), TEST(cluster_logical_destinations), TEST(x2apic_destinations), TEST(lowest_priority),
-        TEST(shorthands), TEST(init_and_startup), TEST(init_keeps_the_mode), TEST(extint_through_lint0),
-        TEST(intr_pin_while_disabled), TEST(virtual_wire), TEST(lint_as_fixed), TEST(base_transitions), TEST(x2apic_registers),
-        TEST(timer_one_shot), TEST(timer_divides), TEST(timer_divide_changes_under_way), TEST(timer_periodic),
-        TEST(timer_tiny_periods_do_not_flood), TEST(timer_tsc_deadline), TEST(timer_stale_callback), TEST(state_moves)};
+        TEST(reset_state), TEST(priorities), TEST(task_priority), TEST(level_eoi_is_broadcast),
+        TEST(same_vector_twice_is_once), TEST(illegal_vectors), TEST(odd_accesses),
+        TEST(software_disable_masks_the_lvt), TEST(physical_destinations), TEST(flat_logical_destinations),
+        TEST(cluster_logical_destinations), TEST(x2apic_destinations), TEST(lowest_priority), TEST(shorthands),
+        TEST(init_and_startup), TEST(init_keeps_the_mode), TEST(extint_through_lint0), TEST(intr_pin_while_disabled),
+        TEST(virtual_wire), TEST(lint_as_fixed), TEST(base_transitions), TEST(x2apic_registers), TEST(timer_one_shot),
+        TEST(timer_divides), TEST(timer_divide_changes_under_way), TEST(timer_periodic),
+        TEST(timer_tiny_periods_do_not_flood), TEST(timer_tsc_deadline), TEST(timer_stale_callback),
+        TEST(other_threads), TEST(state_moves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

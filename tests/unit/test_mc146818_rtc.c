@@ -1,5 +1,5 @@
-/* The real-time clock: date and time in every format, setting it, update cycle, alarm, periodic interrupt, CMOS RAM. The host's
- * real time is the test's. */
+/* The real-time clock: date and time in every format, setting it, update cycle, alarm, periodic interrupt, CMOS RAM.
+ * The host's real time is the test's. */
 #include "device_state.h"
 #include "dev/mc146818_rtc.h"
 #include "machine_fixture.h"
@@ -20,7 +20,8 @@ static struct machine *m;
 static struct device *rtc;
 static struct irq_probe irq;
 
-/* Takes the place of libc's. Everything but the real-time clock stands still, as the machine's clock is the fixture's. */
+/* Takes the place of libc's. Everything but the real-time clock stands still, as the machine's clock is the
+ * fixture's. */
 int clock_gettime(clockid_t id, struct timespec *ts)
 {
     u64 now = id == CLOCK_REALTIME ? real_time : 0;
@@ -310,9 +311,10 @@ int main(void)
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(shows_the_hosts_time), TEST(formats), TEST(twelve_hours_can_be_set), TEST(setting_the_time),
-        TEST(writes_without_set_take_effect_too), TEST(nonsense_is_survived), TEST(update_in_progress), TEST(update_interrupt),
-        TEST(alarm), TEST(a_missed_alarm_counts), TEST(periodic_rate), TEST(slow_rates_alias_fast_ones),
-        TEST(periodic_flag_without_interrupt), TEST(cmos_ram), TEST(nmi_mask), TEST(state_moves)};
+        TEST(writes_without_set_take_effect_too), TEST(nonsense_is_survived), TEST(update_in_progress),
+        TEST(update_interrupt), TEST(alarm), TEST(a_missed_alarm_counts), TEST(periodic_rate),
+        TEST(slow_rates_alias_fast_ones), TEST(periodic_flag_without_interrupt), TEST(cmos_ram), TEST(nmi_mask),
+        TEST(state_moves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -476,7 +476,8 @@ static void taken_port_gives_a_sentence(void **unused)
         char text[128];
         int fd = bound_socket(type[udp], &f.host_port);
 
-        snprintf(text, sizeof(text), "port %u on 127.0.0.1 is already in use; choose another with -p HOST:GUEST", f.host_port);
+        snprintf(text, sizeof(text), "port %u on 127.0.0.1 is already in use; choose another with -p HOST:GUEST",
+                 f.host_port);
         assert_int_equal(net_user_create(&config, loop, &net, &e), -EADDRINUSE);
         assert_string_equal(e.text, text);
         assert_null(net);
@@ -522,10 +523,15 @@ static void garbage_frames_do_no_harm(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST(arp_finds_the_gateway), TEST(dhcp_offers_the_address), TEST(guest_reaches_a_server_on_the_host),
-        TEST(tcp_forward), TEST(udp_forward), TEST(bulk_waits_for_a_slow_guest), TEST(taken_port_gives_a_sentence),
-        TEST(port_taken_twice_gives_a_sentence), TEST(garbage_frames_do_no_harm)};
+    const struct CMUnitTest tests[] = {TEST(arp_finds_the_gateway),
+                                       TEST(dhcp_offers_the_address),
+                                       TEST(guest_reaches_a_server_on_the_host),
+                                       TEST(tcp_forward),
+                                       TEST(udp_forward),
+                                       TEST(bulk_waits_for_a_slow_guest),
+                                       TEST(taken_port_gives_a_sentence),
+                                       TEST(port_taken_twice_gives_a_sentence),
+                                       TEST(garbage_frames_do_no_harm)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* The 16550: registers, FIFOs and their trigger levels, interrupt priorities, loopback, modem status, and what drivers probe. */
+/* The 16550: registers, FIFOs and their trigger levels, interrupt priorities, loopback, modem status, and what
+ * drivers probe. */
 #include "device_state.h"
 #include "dev/ns16550_uart.h"
 #include "fake_console.h"

@@ -161,8 +161,17 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        T(loads_set_the_accessed_bit), T(granularity_scales_the_limit), T(bad_selectors_raise), T(privilege_counts),
-        T(ldt_selectors), T(null_ss_in_64_bit_mode), T(limits), T(expand_down), T(types), T(real_mode), T(io_permissions)};
+        T(loads_set_the_accessed_bit),
+        T(granularity_scales_the_limit),
+        T(bad_selectors_raise),
+        T(privilege_counts),
+        T(ldt_selectors),
+        T(null_ss_in_64_bit_mode),
+        T(limits),
+        T(expand_down),
+        T(types),
+        T(real_mode),
+        T(io_permissions)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

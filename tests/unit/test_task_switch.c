@@ -1,4 +1,5 @@
-/* Hardware task switches: by JMP, CALL, IRET and gates, 16- and 32-bit, and their faults before and after the switch. */
+/* Hardware task switches: by JMP, CALL, IRET and gates, 16- and 32-bit, and their faults before and after the
+ * switch. */
 #include "cpu_fixture.h"
 
 #include <setjmp.h>
@@ -180,9 +181,16 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        T(jump_saves_and_loads), T(call_links_and_iret_goes_back), T(task_gate_pushes_error_code), T(task_gate_in_gdt),
-        T(errors_before_the_switch), T(errors_after_the_switch), T(fault_after_the_switch_is_the_new_tasks),
-        T(to_16_bit_task_and_back), T(to_v86_task), T(trap_bit_raises_debug_trap)};
+        T(jump_saves_and_loads),
+        T(call_links_and_iret_goes_back),
+        T(task_gate_pushes_error_code),
+        T(task_gate_in_gdt),
+        T(errors_before_the_switch),
+        T(errors_after_the_switch),
+        T(fault_after_the_switch_is_the_new_tasks),
+        T(to_16_bit_task_and_back),
+        T(to_v86_task),
+        T(trap_bit_raises_debug_trap)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

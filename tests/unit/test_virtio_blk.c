@@ -45,7 +45,8 @@ static void perform(struct disk_request *r)
     assert_true(r->offset + r->length <= CAPACITY);
     disk.count[r->op]++;
     for (int i = 0; !disk.error && i < r->iov_count; i++) {
-        memcpy(r->op == DISK_READ ? r->iov[i].iov_base : at, r->op == DISK_READ ? at : r->iov[i].iov_base, r->iov[i].iov_len);
+        memcpy(r->op == DISK_READ ? r->iov[i].iov_base : at, r->op == DISK_READ ? at : r->iov[i].iov_base,
+               r->iov[i].iov_len);
         at += r->iov[i].iov_len;
     }
     if (r->op == DISK_WRITE_ZEROES || r->op == DISK_DISCARD)
@@ -495,14 +496,27 @@ static void request_without_header_breaks(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST(reads), TEST(writes), TEST(second_queue_works_too), TEST(flushes), TEST(tells_its_serial),
-        TEST(discards_and_zeroes), TEST(range_is_checked), TEST(errors_of_the_disk), TEST(framing_is_free),
-        TEST(configuration), TEST(writethrough_flushes_each_write), TEST(driver_that_cannot_flush_is_safe),
-        cmocka_unit_test_setup_teardown(readonly_disk, setup_readonly, teardown), TEST(many_in_flight),
-        TEST(driver_reset_waits_for_requests), TEST(queue_reset_waits_for_requests), TEST(machine_reset_drains),
-        TEST(broken_ring_lets_requests_end), TEST(freed_with_requests_in_flight), TEST(request_without_status_breaks),
-        TEST(request_without_header_breaks)};
+    const struct CMUnitTest tests[] = {TEST(reads),
+                                       TEST(writes),
+                                       TEST(second_queue_works_too),
+                                       TEST(flushes),
+                                       TEST(tells_its_serial),
+                                       TEST(discards_and_zeroes),
+                                       TEST(range_is_checked),
+                                       TEST(errors_of_the_disk),
+                                       TEST(framing_is_free),
+                                       TEST(configuration),
+                                       TEST(writethrough_flushes_each_write),
+                                       TEST(driver_that_cannot_flush_is_safe),
+                                       cmocka_unit_test_setup_teardown(readonly_disk, setup_readonly, teardown),
+                                       TEST(many_in_flight),
+                                       TEST(driver_reset_waits_for_requests),
+                                       TEST(queue_reset_waits_for_requests),
+                                       TEST(machine_reset_drains),
+                                       TEST(broken_ring_lets_requests_end),
+                                       TEST(freed_with_requests_in_flight),
+                                       TEST(request_without_status_breaks),
+                                       TEST(request_without_header_breaks)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -256,11 +256,16 @@ static void absurd_inflate_ends(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        CONSOLE(output), CONSOLE(emergency_output_before_any_set_up), CONSOLE(input_fills_buffers),
-        CONSOLE(input_before_the_driver_waits), CONSOLE(buffers_of_no_size_go_back), CONSOLE(absurd_output_breaks),
-        BALLOON(inflate_frees_pages), BALLOON(reported_pages_are_freed), BALLOON(target_reaches_the_guest),
-        BALLOON(absurd_inflate_ends)};
+    const struct CMUnitTest tests[] = {CONSOLE(output),
+                                       CONSOLE(emergency_output_before_any_set_up),
+                                       CONSOLE(input_fills_buffers),
+                                       CONSOLE(input_before_the_driver_waits),
+                                       CONSOLE(buffers_of_no_size_go_back),
+                                       CONSOLE(absurd_output_breaks),
+                                       BALLOON(inflate_frees_pages),
+                                       BALLOON(reported_pages_are_freed),
+                                       BALLOON(target_reaches_the_guest),
+                                       BALLOON(absurd_inflate_ends)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -118,7 +118,8 @@ static void sends(void **unused)
 static void bad_frames_are_dropped(void **unused)
 {
     u64 gpa = driver_alloc(&d, 0x20000);
-    struct buffer b[] = {{gpa, HEADER - 1, false}, {gpa, HEADER, false}, {gpa, 0x11000, false}, {gpa + 0x18000, 100, false}};
+    struct buffer b[] = {
+        {gpa, HEADER - 1, false}, {gpa, HEADER, false}, {gpa, 0x11000, false}, {gpa + 0x18000, 100, false}};
     size_t len;
 
     start(~0ull);
@@ -345,13 +346,22 @@ static void queue_refuses_what_does_not_fit(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST(configuration), TEST(card_without_net_is_down), TEST(sends), TEST(bad_frames_are_dropped), TEST(receives),
-        TEST(receives_into_merged_buffers), TEST(without_merging_a_frame_has_one_buffer),
-        TEST(too_few_buffers_lose_the_frame_only), TEST(waits_for_buffers), TEST(one_interrupt_for_a_burst),
-        TEST(frames_before_the_driver_are_lost), TEST(full_queue_wakes_the_back_end_when_it_empties),
-        TEST(small_buffers_break), TEST(buffers_without_bytes_end), cmocka_unit_test(queue_keeps_order_and_bytes),
-        cmocka_unit_test(queue_refuses_what_does_not_fit)};
+    const struct CMUnitTest tests[] = {TEST(configuration),
+                                       TEST(card_without_net_is_down),
+                                       TEST(sends),
+                                       TEST(bad_frames_are_dropped),
+                                       TEST(receives),
+                                       TEST(receives_into_merged_buffers),
+                                       TEST(without_merging_a_frame_has_one_buffer),
+                                       TEST(too_few_buffers_lose_the_frame_only),
+                                       TEST(waits_for_buffers),
+                                       TEST(one_interrupt_for_a_burst),
+                                       TEST(frames_before_the_driver_are_lost),
+                                       TEST(full_queue_wakes_the_back_end_when_it_empties),
+                                       TEST(small_buffers_break),
+                                       TEST(buffers_without_bytes_end),
+                                       cmocka_unit_test(queue_keeps_order_and_bytes),
+                                       cmocka_unit_test(queue_refuses_what_does_not_fit)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -437,15 +437,33 @@ static void loaded_lies_break_the_queue(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST(identity), TEST(queue_fields_after_reset), TEST(features_must_be_offered), TEST(version_1_is_demanded),
-        TEST(features_are_final_after_features_ok), TEST(driver_ok_needs_features_ok), TEST(status_bits_stay_until_reset),
-        TEST(odd_accesses_do_nothing), TEST(queue_sizes_are_checked), TEST(enabled_queue_does_not_change),
-        TEST(vectors_must_exist), TEST(plain_ring), TEST(all_features), TEST(intx_follows_isr), TEST(msix_messages),
-        TEST(buffers_put_before_driver_ok), TEST(no_dma_without_bus_mastership), TEST(queue_reset_and_again),
-        TEST(queue_reset_needs_its_feature), TEST(window_reads_and_writes), TEST(window_outside_does_nothing),
-        TEST(broken_ring_needs_reset), TEST(misaligned_ring_needs_reset), TEST(notifications_of_anything),
-        TEST(tables_cover_states), TEST(goes_on_after_save_and_load), TEST(loaded_lies_break_the_queue)};
+    const struct CMUnitTest tests[] = {TEST(identity),
+                                       TEST(queue_fields_after_reset),
+                                       TEST(features_must_be_offered),
+                                       TEST(version_1_is_demanded),
+                                       TEST(features_are_final_after_features_ok),
+                                       TEST(driver_ok_needs_features_ok),
+                                       TEST(status_bits_stay_until_reset),
+                                       TEST(odd_accesses_do_nothing),
+                                       TEST(queue_sizes_are_checked),
+                                       TEST(enabled_queue_does_not_change),
+                                       TEST(vectors_must_exist),
+                                       TEST(plain_ring),
+                                       TEST(all_features),
+                                       TEST(intx_follows_isr),
+                                       TEST(msix_messages),
+                                       TEST(buffers_put_before_driver_ok),
+                                       TEST(no_dma_without_bus_mastership),
+                                       TEST(queue_reset_and_again),
+                                       TEST(queue_reset_needs_its_feature),
+                                       TEST(window_reads_and_writes),
+                                       TEST(window_outside_does_nothing),
+                                       TEST(broken_ring_needs_reset),
+                                       TEST(misaligned_ring_needs_reset),
+                                       TEST(notifications_of_anything),
+                                       TEST(tables_cover_states),
+                                       TEST(goes_on_after_save_and_load),
+                                       TEST(loaded_lies_break_the_queue)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

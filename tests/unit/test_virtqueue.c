@@ -343,9 +343,9 @@ static void bad_addresses_break(void **unused)
         u32 len;
         u16 flags;
     } bad[] = {
-        {RAM / 2 + RAM / 4, 4, 0},     {RAM / 2 + RAM / 4 - 2, 4, 0}, {UINT64_MAX, 4, 0},
-        {UINT64_MAX - 2, 8, WRITE},    {DATA, UINT32_MAX, 0},         {RAM, 4, WRITE} /* ROM */,
-        {RAM + RAM / 4 - 4, 16, 0},    {1ull << 63, 1, WRITE},
+        {RAM / 2 + RAM / 4, 4, 0},  {RAM / 2 + RAM / 4 - 2, 4, 0}, {UINT64_MAX, 4, 0},
+        {UINT64_MAX - 2, 8, WRITE}, {DATA, UINT32_MAX, 0},         {RAM, 4, WRITE} /* ROM */,
+        {RAM + RAM / 4 - 4, 16, 0}, {1ull << 63, 1, WRITE},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -372,8 +372,12 @@ static void bad_tables_break(void **unused)
         u64 gpa;
         u32 len;
         u16 flags;
-    } bad[] = {{TABLE, 0, INDIRECT}, {TABLE, 15, INDIRECT}, {TABLE, 17, INDIRECT}, {TABLE, 16, INDIRECT | NEXT},
-               {UINT64_MAX & ~15ull, 32, INDIRECT}, {RAM * 4, 16, INDIRECT}};
+    } bad[] = {{TABLE, 0, INDIRECT},
+               {TABLE, 15, INDIRECT},
+               {TABLE, 17, INDIRECT},
+               {TABLE, 16, INDIRECT | NEXT},
+               {UINT64_MAX & ~15ull, 32, INDIRECT},
+               {RAM * 4, 16, INDIRECT}};
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         breaks = 0;
@@ -469,17 +473,36 @@ static void device_writes_reach_decoded_code(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST(empty_ring_has_nothing), TEST(chain_is_walked), TEST(indirect_table_behind_a_chain), TEST(full_chain_in_a_table),
-        TEST(buffer_straddles_regions), TEST(rom_can_be_read), TEST(indexes_wrap_around), TEST(unpopped_chains_come_again),
-        TEST(group_shows_at_once), TEST(suppression_by_flags), TEST(suppression_by_event_index),
-        TEST(suppression_by_event_index_over_a_batch), TEST(disabled_queue_gives_nothing), TEST(loop_breaks),
-        TEST(loop_to_itself_in_a_table_breaks), TEST(loop_without_bytes_breaks), TEST(head_out_of_range_breaks),
-        TEST(next_out_of_range_breaks), TEST(next_out_of_table_breaks), TEST(index_jump_breaks),
-        TEST(index_going_back_breaks), TEST(bad_addresses_break), TEST(readable_behind_writable_breaks),
-        TEST(bad_tables_break), TEST(table_in_a_table_breaks), TEST(table_without_the_feature_breaks),
-        TEST(chain_longer_than_4_gib_breaks), TEST(rings_outside_ram_break), TEST(bad_set_up_breaks),
-        TEST(device_writes_reach_decoded_code)};
+    const struct CMUnitTest tests[] = {TEST(empty_ring_has_nothing),
+                                       TEST(chain_is_walked),
+                                       TEST(indirect_table_behind_a_chain),
+                                       TEST(full_chain_in_a_table),
+                                       TEST(buffer_straddles_regions),
+                                       TEST(rom_can_be_read),
+                                       TEST(indexes_wrap_around),
+                                       TEST(unpopped_chains_come_again),
+                                       TEST(group_shows_at_once),
+                                       TEST(suppression_by_flags),
+                                       TEST(suppression_by_event_index),
+                                       TEST(suppression_by_event_index_over_a_batch),
+                                       TEST(disabled_queue_gives_nothing),
+                                       TEST(loop_breaks),
+                                       TEST(loop_to_itself_in_a_table_breaks),
+                                       TEST(loop_without_bytes_breaks),
+                                       TEST(head_out_of_range_breaks),
+                                       TEST(next_out_of_range_breaks),
+                                       TEST(next_out_of_table_breaks),
+                                       TEST(index_jump_breaks),
+                                       TEST(index_going_back_breaks),
+                                       TEST(bad_addresses_break),
+                                       TEST(readable_behind_writable_breaks),
+                                       TEST(bad_tables_break),
+                                       TEST(table_in_a_table_breaks),
+                                       TEST(table_without_the_feature_breaks),
+                                       TEST(chain_longer_than_4_gib_breaks),
+                                       TEST(rings_outside_ram_break),
+                                       TEST(bad_set_up_breaks),
+                                       TEST(device_writes_reach_decoded_code)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

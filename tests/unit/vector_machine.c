@@ -8,6 +8,8 @@
 #include "cpu/decode.h"
 #include "cpu/exception.h"
 #include "cpu/tlb.h"
+#include "cpu/vector.h"
+#include "cpu/world.h"
 #include "cpu/xstate.h"
 
 #define RAM_SIZE MIB(1)
@@ -49,6 +51,15 @@ static void page_tables_build(void)
     }
 }
 
+static void arena_protect(struct vector_machine *m)
+{
+    static const int prot[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
+
+    for (u64 n = 0; n < ARENA_PAGES; n++)
+        if (mprotect(m->native + n * 4096, 4096, prot[arena_rights[n]]))
+            abort();
+}
+
 void vector_machine_create(struct vector_machine *m)
 {
     struct vcpu_group_config config = {
@@ -64,28 +75,40 @@ void vector_machine_create(struct vector_machine *m)
     if (vcpu_group_create(&config, &m->group, &e))
         abort();
     m->vcpu = vcpu_get(m->group, 0);
+    world_enter(m->vcpu);
     m->guest = guest_memory_ptr(test_memory, ARENA_GPA, ARENA_SIZE, true);
     m->native = mmap((void *)ARENA, ARENA_SIZE, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_POPULATE, -1, 0);
     if (m->native != (void *)ARENA)
         abort();
     page_tables_build();
+    arena_protect(m);
 }
 
 void vector_machine_free(struct vector_machine *m)
 {
+    world_leave(m->vcpu);
     vcpu_group_free(m->group);
     guest_memory_free(test_memory);
     timer_queue_free(&test_timers);
     munmap(m->native, ARENA_SIZE);
 }
 
-void arena_protect(struct vector_machine *m, bool on)
+void arena_fill(struct vector_machine *m, const u8 *from)
 {
-    static const int prot[] = {PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE};
-
     for (u64 n = 0; n < ARENA_PAGES; n++)
-        mprotect(m->native + n * 4096, 4096, prot[on ? arena_rights[n] : ARENA_WRITE]);
+        if (arena_rights[n] == ARENA_WRITE) {
+            memcpy(m->native + n * 4096, from + n * 4096, 4096);
+            memcpy(m->guest + n * 4096, from + n * 4096, 4096);
+        }
+}
+
+const u8 *arena_difference(const struct vector_machine *m)
+{
+    for (u64 n = 0; n < ARENA_SIZE; n += 8)
+        if (arena_rights[n / 4096] != ARENA_NONE && memcmp(m->native + n, m->guest + n, 8))
+            return m->native + n;
+    return NULL;
 }
 
 void vector_machine_mode(struct vector_machine *m, int code_size)
@@ -134,6 +157,7 @@ int vector_machine_run(struct vector_machine *m, const u8 *bytes, u64 rip, int *
     bool done;
 
     c->s.gpr[RIP] = rip;
+    vector_make_room(c);
     decode_insn(c, bytes, 15, c->code_size, &i);
     if (decoded_len)
         *decoded_len = i.len;
@@ -142,5 +166,6 @@ int vector_machine_run(struct vector_machine *m, const u8 *bytes, u64 rip, int *
     c->insn = NULL;
     if (!done)
         c->s.gpr[RIP] = rip;
-    return done ? -1 : c->fault_vector;
+    m->vector = done ? -1 : c->fault_vector;
+    return m->vector;
 }

@@ -15,14 +15,17 @@ struct vector_machine {
     struct vcpu_group *group;
     struct vcpu *vcpu;
     u8 *guest;  /* the arena's pages in guest RAM */
-    u8 *native; /* the arena of this process, at ARENA; rights applied by arena_protect */
+    u8 *native; /* the arena of this process, at ARENA, with the same rights */
+    int vector; /* what the last vector_machine_run returned */
 };
 
 void vector_machine_create(struct vector_machine *m);
 void vector_machine_free(struct vector_machine *m);
 
-/* Rights of the process' arena as the table says, or all writable. */
-void arena_protect(struct vector_machine *m, bool on);
+/* Copies `from`, ARENA_SIZE bytes, into the writable pages of both arenas (the readable ones stay zero), and finds the first
+ * of the native arena's 8-byte words that is not the same in the guest's, or NULL. */
+void arena_fill(struct vector_machine *m, const u8 *from);
+const u8 *arena_difference(const struct vector_machine *m);
 
 /* Puts the vCPU into 64-bit (8), 32-bit compatibility (4) or real mode (2), CPL 3 but for the last. */
 void vector_machine_mode(struct vector_machine *m, int code_size);

@@ -24,7 +24,7 @@ struct driver {
     int access_cap; /* offset of the PCI configuration access capability */
     u64 features;   /* negotiated */
     struct ring ring[8];
-    u64 next_gpa;   /* of memory not handed out yet */
+    u64 next_gpa; /* of memory not handed out yet */
 };
 
 enum { DRIVER_MSI_VECTOR = 0x40 }; /* queue n interrupts with this + n, configuration with this + 8 */
