@@ -37,8 +37,8 @@ static const u8 features_core2duo[] = {
 static const u8 features_v2[] = {
     F(SSE41), F(SSE42), F(POPCNT), F(HYPERVISOR), F(X2APIC), F(TSC_DEADLINE), F(TSC_ADJUST), F(ARAT),
     F(INVARIANT_TSC), F(RDTSCP), F(RDPID), F(PDPE1GB), F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP),
-    F(ERMS), F(FSRM), F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(SSB_NO), F(BTC_NO),
-    F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), END};
+    F(ERMS), F(FSRM), F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO),
+    F(BTC_NO), F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), END};
 static const u8 extras_v2[] = {
     F(PCLMULQDQ), F(AES), F(RDRAND), F(RDSEED), F(CLFLUSHOPT), F(CLWB), F(FDP_EXCPTN_ONLY), F(ZERO_FCS_FDS), END};
 static const u8 features_v3[] = {F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), END};
@@ -56,8 +56,8 @@ static const u8 own_features[] = {
     F(PSE36), F(CLFSH), F(SS), F(CX16), F(PCID), F(X2APIC), F(MOVBE), F(TSC_DEADLINE), F(HYPERVISOR), F(ARAT),
     F(FSGSBASE), F(TSC_ADJUST), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM), F(INVPCID), F(RDPID), F(LAHF64),
     F(PREFETCHW), F(SYSCALL), F(NX), F(PDPE1GB), F(RDTSCP), F(LM), F(INVARIANT_TSC), F(CLFLUSHOPT), F(CLWB),
-    F(SERIALIZE), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(SSB_NO), F(BTC_NO), F(LFENCE_SERIALIZING),
-    F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), END};
+    F(SERIALIZE), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO), F(BTC_NO),
+    F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), END};
 /* clang-format on */
 
 struct cpu_model_def {
@@ -273,7 +273,8 @@ static void signature_set(struct cpu_model *m, const struct cpu_model_def *def)
 static void features_keep_only(struct cpu_model *m, const struct feature_set *need, const struct feature_set *extra,
                                const struct feature_set *backed)
 {
-    static const u8 amd_only[] = {F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), END};
+    static const u8 amd_only[] = {
+        F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), END};
     struct feature_set drop = {{0}};
 
     if (!m->amd)

@@ -102,7 +102,7 @@ static void leaf_caches(struct vcpu *c, u32 sub, u32 out[4])
 static void leaf_extended_features(struct vcpu *c, u32 sub, u32 out[4])
 {
     if (sub == 0)
-        out[EAX] = 1; /* the last subleaf */
+        out[EAX] = 2; /* the last subleaf */
 }
 
 /* Threads, then cores: every vCPU is a core of one package. */
@@ -296,6 +296,12 @@ static bool leaf_exists(const struct vcpu *c, u32 leaf)
     return leaf <= m->max_basic;
 }
 
+/* In all other leaves ECX means nothing. */
+static bool leaf_has_subleaves(u32 leaf)
+{
+    return leaf == 4 || leaf == 7 || leaf == 0xb || leaf == 0xd;
+}
+
 void cpuid(struct vcpu *c, u32 leaf, u32 sub, u32 out[4])
 {
     for (int n = 0; n < 4; n++)
@@ -305,6 +311,8 @@ void cpuid(struct vcpu *c, u32 leaf, u32 sub, u32 out[4])
             return;
         leaf = c->group->model->max_basic; /* Intel answers with the last basic leaf then */
     }
+    if (!leaf_has_subleaves(leaf))
+        sub = 0;
     features_show(c, leaf, sub, out);
     for (size_t n = 0; n < ARRAY_SIZE(leaves); n++)
         if (leaves[n].leaf == leaf)

@@ -210,16 +210,19 @@ static void repeat(struct vcpu *c, const struct insn *i, insn_fn *one, piece_fn 
     }
 }
 
-/* CMPS and SCAS also end on ZF: REPE goes on while it is set, REPNE while it is clear. */
+/* CMPS and SCAS also end on ZF: REPE goes on while it is set, REPNE while it is clear. A fault on the way leaves the flags as
+ * they were before the instruction (SDM vol. 2, REP). */
 static void repeat_while(struct vcpu *c, const struct insn *i, insn_fn *one)
 {
     bool want = i->rep == 0xf3;
+    u16 before = c->cc;
 
     for (;;) {
         u64 count = index_get(c, i, RCX);
 
         if (!count)
             return;
+        c->cc = before;
         one(c, i);
         reg_write(c, RCX * 8, i->addrsize, count - 1);
         if (count == 1 || !!(c->cc & FLAG_ZF << 8) != want || interrupted(c, i))

@@ -219,6 +219,12 @@ static _Noreturn void walk_fault(struct vcpu *c, const struct walk *w, u64 gva, 
 {
     u32 error = w->present || w->reserved ? PF_P : 0;
 
+    if (trace_on(MMU)) {
+        ext_save(c);
+        for (int n = 0; n < w->levels; n++)
+            trace(MMU, "fault at %#llx: entry %d is %#llx%s", (unsigned long long)gva, n, (unsigned long long)w->value[n],
+                  w->reserved && n == w->levels - 1 ? ", reserved bits" : "");
+    }
     if (w->reserved)
         error |= PF_RSVD;
     if (access == MMU_WRITE)

@@ -64,6 +64,10 @@ enum {
      BIT(14) /* FBSDP_NO */ | BIT(15) /* PSDP_NO */ | BIT(20) /* BHI_NO */ | BIT(24) /* PBRSB_NO */ |          \
      BIT(26) /* GDS_NO */ | BIT(27) /* RFDS_NO */ | BIT(62) /* ITS_NO */)
 
+/* IBRS, STIBP, SSBD, BHI_DIS_S: switches without effect. The last spares kernels a branch history clearing loop on every
+ * system call. */
+#define SPEC_CTRL_BITS (BIT(0) | BIT(1) | BIT(2) | BIT(10))
+
 /* MISC_ENABLE: fast strings; branch trace and precise event records are unavailable; no MONITOR, no limit on CPUID, no
  * disabled NX. */
 #define MISC_ENABLE_SET (BIT(11) | BIT(12))
@@ -79,7 +83,7 @@ struct stored_msr {
 };
 #define AT(field) offsetof(struct vcpu_state, field)
 static const struct stored_msr stored[] = {
-    {MSR_SPEC_CTRL, FEAT_SPEC_CTRL, false, ~7ull, AT(msr_spec_ctrl)},
+    {MSR_SPEC_CTRL, FEAT_SPEC_CTRL, false, ~SPEC_CTRL_BITS, AT(msr_spec_ctrl)},
     {MSR_BIOS_SIGN_ID, FEAT_MSR, false, 0, AT(msr_bios_sign_id)},
     {MSR_SYSENTER_CS, FEAT_SEP, false, 0, AT(msr_sysenter_cs)},
     {MSR_SYSENTER_ESP, FEAT_SEP, true, 0, AT(msr_sysenter_esp)},

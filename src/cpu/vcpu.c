@@ -109,7 +109,6 @@ static void registers_reset(struct vcpu *c)
     c->s.cpl = 0;
     c->s.activity = bsp ? VCPU_ACTIVE : VCPU_WAIT_SIPI;
     c->s.nmi_blocked = c->s.int_shadow = c->s.debug_shadow = false;
-    c->s.nmi_pending = c->s.init_pending = c->s.sipi_pending = false;
     c->s.pending_db = 0;
     c->s.cr0 = CR0_CD | CR0_NW | CR0_ET;
     c->s.cr2 = c->s.cr3 = c->s.cr4 = c->s.efer = 0;
@@ -142,6 +141,7 @@ static void vcpu_reset(struct vcpu *c)
 {
     c->s.bsp = c->index == 0;
     registers_reset(c);
+    c->s.nmi_pending = c->s.init_pending = c->s.sipi_pending = false;
     msrs_reset(c);
     ext_reset(c, false);
     lapic_reset(c, false);
@@ -284,6 +284,7 @@ void vcpu_group_flush(struct vcpu_group *g)
 void vcpu_group_intr(struct vcpu_group *g, bool level)
 {
     __atomic_store_n(&g->intr_level, level, __ATOMIC_SEQ_CST);
+    lapic_lint(g->vcpu[0], 0, level);
     if (level)
         vcpu_attend(g->vcpu[0], ATTN_EVENT);
 }

@@ -14,7 +14,7 @@ struct gather {
     u8 data, index, mask; /* register numbers; mask: a vector register in the VEX form, else an opmask register */
     u8 data_size, index_size, count;
     u8 evex;
-    u8 pad;
+    u8 length; /* vector length, bytes */
 };
 _Static_assert(sizeof(struct gather) == sizeof(u64), "kept in insn.imm");
 
@@ -63,19 +63,41 @@ static u64 mask_get(struct vcpu *c, const struct gather *g)
     return g->evex ? ext_opmask_get(c, g->mask) & (BIT(g->count) - 1) : vector_mask_bits(c, g);
 }
 
-/* Elements still to do: all ones in the VEX form. */
+/* Elements still to do. */
 static void mask_set(struct vcpu *c, const struct gather *g, u64 bits)
 {
-    u8 reg[64] = {0};
+    u8 reg[64];
 
     if (g->evex) {
-        ext_opmask_set(c, g->mask, bits);
+        ext_opmask_set(c, g->mask, (ext_opmask_get(c, g->mask) & ~(BIT(g->count) - 1)) | bits);
         return;
     }
+    ext_vector_get(c, g->mask, reg);
     for (int n = 0; n < g->count; n++)
-        if (bits >> n & 1)
-            memset(reg + n * g->data_size, 0xff, g->data_size);
+        memset(reg + n * g->data_size, bits >> n & 1 ? 0xff : 0, g->data_size);
     ext_vector_set(c, g->mask, reg);
+}
+
+/* The VEX form first makes every element of the mask all ones or zero, those that it will not use too. */
+static void mask_normalize(struct vcpu *c, const struct gather *g)
+{
+    u8 reg[64];
+
+    ext_vector_get(c, g->mask, reg);
+    for (int n = 0; n < g->length; n += g->data_size)
+        memset(reg + n, reg[n + g->data_size - 1] & 0x80 ? 0xff : 0, g->data_size);
+    memset(reg + g->length, 0, (size_t)(64 - g->length));
+    ext_vector_set(c, g->mask, reg);
+}
+
+static void mask_clear(struct vcpu *c, const struct gather *g)
+{
+    static const u8 zero[64];
+
+    if (g->evex)
+        ext_opmask_set(c, g->mask, 0);
+    else
+        ext_vector_set(c, g->mask, zero);
 }
 
 static void gather_check(struct vcpu *c, const struct gather *g)
@@ -84,14 +106,11 @@ static void gather_check(struct vcpu *c, const struct gather *g)
     ext_save(c);
 }
 
-/* The VEX form has cleared what it will not fill, and made the mask's elements all ones or zero, before it can fault. */
-static void vex_prologue(struct vcpu *c, const struct gather *g, u8 data[64], u64 todo)
+/* The destination with zeros from byte `len`: beyond the vector with the first element, beyond the elements at the end. */
+static void data_set(struct vcpu *c, const struct gather *g, u8 data[64], int len)
 {
-    int len = g->count * g->data_size;
-
     memset(data + len, 0, (size_t)(64 - len));
     ext_vector_set(c, g->data, data);
-    mask_set(c, g, todo);
 }
 
 static void exec_gather(struct vcpu *c, const struct insn *i)
@@ -105,7 +124,7 @@ static void exec_gather(struct vcpu *c, const struct insn *i)
     ext_vector_get(c, g.index, index);
     todo = mask_get(c, &g);
     if (!g.evex)
-        vex_prologue(c, &g, data, todo);
+        mask_normalize(c, &g);
     for (int n = 0; n < g.count; n++) {
         u64 val;
 
@@ -114,12 +133,11 @@ static void exec_gather(struct vcpu *c, const struct insn *i)
         val = mem_read(c, gather_linear(c, i, &g, index, n, false), g.data_size);
         memcpy(data + n * g.data_size, &val, g.data_size);
         todo &= ~BIT(n);
-        ext_vector_set(c, g.data, data);
+        data_set(c, &g, data, g.length);
         mask_set(c, &g, todo);
     }
-    memset(data + g.count * g.data_size, 0, 64 - g.count * g.data_size);
-    ext_vector_set(c, g.data, data);
-    mask_set(c, &g, 0);
+    data_set(c, &g, data, g.count * g.data_size);
+    mask_clear(c, &g);
 }
 
 static void exec_scatter(struct vcpu *c, const struct insn *i)
@@ -139,7 +157,7 @@ static void exec_scatter(struct vcpu *c, const struct insn *i)
         todo &= ~BIT(n);
         mask_set(c, &g, todo);
     }
-    mask_set(c, &g, 0);
+    mask_clear(c, &g);
 }
 
 static bool doubleword_index(ZydisMnemonic m)
@@ -177,7 +195,8 @@ void choose_gather(struct vcpu *c, struct insn *i, const struct insn_source *src
     g.data_size = (u8)(mem->element_size / 8);
     g.index_size = doubleword_index(src->zi->mnemonic) ? 4 : 8;
     widest = MAX(g.data_size, g.index_size);
-    g.count = (u8)(src->zi->avx.vector_length / 8 / widest);
+    g.length = (u8)(src->zi->avx.vector_length / 8);
+    g.count = (u8)(g.length / widest);
     memcpy(&i->imm, &g, sizeof(g));
     i->index = RZERO * 8;
     i->fn = mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE ? exec_scatter : exec_gather;

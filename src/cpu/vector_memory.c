@@ -4,8 +4,8 @@
  * (fault suppression).
  *
  * The slow way reads what is accessed into a buffer that has the operand's offset within 64 bytes (so that the host sees its
- * alignment), runs the stub on the buffer, and writes back. Everything that will be written is probed first, because the
- * stub's effects cannot be taken back. */
+ * alignment), runs the stub on the buffer, and writes back. Everything that will be written is probed before the first
+ * write. */
 #include <string.h>
 
 #include "cpu/access.h"
@@ -75,9 +75,11 @@ static bool is_packed(ZydisMnemonic m)
 
 static void describe_opmask(struct vector_op *op, const ZydisDecodedInstruction *zi)
 {
-    if (zi->avx.mask.mode == ZYDIS_MASK_MODE_INVALID || zi->avx.mask.reg <= ZYDIS_REGISTER_K0 ||
-        no_fault_suppression(zi->meta.exception_class) || lanes_mix(zi->mnemonic))
+    bool whole = no_fault_suppression(zi->meta.exception_class) || lanes_mix(zi->mnemonic);
+
+    if (zi->avx.mask.mode == ZYDIS_MASK_MODE_INVALID || zi->avx.mask.reg <= ZYDIS_REGISTER_K0 || (whole && !op->write))
         return;
+    op->faults_whole = whole;
     op->mask = is_packed(zi->mnemonic) ? VM_PACKED : VM_OPMASK;
     op->mask_reg = (u8)(zi->avx.mask.reg - ZYDIS_REGISTER_K0);
     op->lanes = broadcast_lanes(zi->avx.broadcast.mode);
@@ -216,8 +218,10 @@ static void bounce_read(struct vcpu *c, const struct bounce *b)
             mem_read_bytes(c, element_linear(c, b, n, false), b->p + n * b->size, b->size);
 }
 
-static void bounce_probe(struct vcpu *c, const struct bounce *b)
+static void bounce_probe(struct vcpu *c, const struct vector_op *op, const struct bounce *b)
 {
+    if (op->faults_whole)
+        mem_probe_write(c, seg_linear(c, b->i->seg, b->ea, op->size, true), op->size, c->mmu_index);
     for (u32 n = 0; n < b->count; n++)
         if (b->active >> n & 1)
             mem_probe_write(c, element_linear(c, b, n, true), b->size, c->mmu_index);
@@ -232,11 +236,11 @@ static void bounce_write(struct vcpu *c, const struct bounce *b)
 
 /* #GP of instructions that want alignment comes before any page fault. #AC is for scalars: of vectors the manual leaves it
  * open. */
-static void check_operand_alignment(struct vcpu *c, const struct vector_op *op, u64 gva)
+static void check_operand_alignment(struct vcpu *c, const struct vector_op *op, u64 gva, u64 active)
 {
     u32 scalar = op->size == 10 ? 8 : op->size;
 
-    if (op->align && gva & (op->align - 1u))
+    if (op->align && active && gva & (op->align - 1u))
         raise_gp0(c);
     if (c->mmu_index == MMU_ALIGN && op->mask == VM_NONE && scalar <= 8 && gva & (scalar - 1))
         raise_error(c, EXC_AC, 0);
@@ -249,11 +253,11 @@ static void bounce_setup(struct vcpu *c, const struct insn *i, const struct vect
     b->i = i;
     b->ea = insn_ea(c, i);
     gva = (c->lin_base[i->seg] + b->ea) & c->lin_mask;
-    check_operand_alignment(c, op, gva);
     b->p = b->bytes + (gva & 63);
     b->active = op->mask == VM_NONE ? 1 : active_elements(c, op);
     b->count = op->mask == VM_NONE ? 1 : op->elements;
     b->size = op->mask == VM_NONE ? op->size : op->element_size;
+    check_operand_alignment(c, op, gva, b->active);
 }
 
 /* Unmasked invalid operation, overflow and underflow leave the destination alone, so that it does not fault either. */
@@ -296,7 +300,7 @@ static u32 x87_store_slow(struct vcpu *c, const struct vector_op *op, const stru
     if (!x87_stored(c, fsw))
         return fsw;
     x87_swap(c, image);
-    bounce_probe(c, b);
+    bounce_probe(c, op, b);
     x87_swap(c, image);
     bounce_write(c, b);
     return fsw;
@@ -316,11 +320,11 @@ u32 vector_run_slow(struct vcpu *c, const struct insn *i, const struct vector_op
         return x87_store_slow(c, op, &b);
     if (op->read)
         bounce_read(c, &b);
-    if (op->write)
-        bounce_probe(c, &b);
     ext_load(c);
-    fsw = op->run(b.p, c);
-    if (op->write)
+    fsw = op->run(b.p, c); /* of a store this sets MXCSR flags at most, as it does on the hardware before the store faults */
+    if (op->write) {
+        bounce_probe(c, op, &b);
         bounce_write(c, &b);
+    }
     return fsw;
 }

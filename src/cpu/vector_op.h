@@ -26,6 +26,7 @@ struct vector_op {
     u8 read, write; /* what is done to it */
     u8 align;       /* the operand must be aligned to this, #GP; 0: it need not */
     u8 mask;        /* enum vector_mask */
+    u8 faults_whole; /* a masked store whose inactive elements are not written, but fault */
     u8 mask_reg;
     u8 element_size;
     u8 elements;    /* in memory */

@@ -217,6 +217,31 @@ static u32 component_offset(u64 layout, int n)
     return at;
 }
 
+static void byte_probe(struct vcpu *c, const struct insn *i, u32 at, bool write)
+{
+    u64 gva = piece_linear(c, i, &(struct piece){.at = at, .len = 1}, write);
+
+    if (write)
+        mem_probe_write(c, gva, 1, c->mmu_index);
+    else
+        mem_probe_read(c, gva, 1, c->mmu_index);
+}
+
+/* Faults as the hardware does, which tries the last byte of the area for the components wanted, then the first if the
+ * legacy region is concerned, whether or not it will access them. */
+static void area_probe(struct vcpu *c, const struct insn *i, u64 components, u64 layout, bool write)
+{
+    u64 legacy = layout ? components & layout & 3 : components & 7; /* of the standard format AVX wants MXCSR */
+    u32 last = XSAVE_EXTENDED - 1;
+
+    for (int n = XCOMP_AVX; n < XCOMP_COUNT; n++)
+        if (components >> n & (layout ? layout >> n : 1) & 1)
+            last = MAX(last, component_offset(layout, n) + ext_components[n].size - 1);
+    byte_probe(c, i, last, write);
+    if (legacy)
+        byte_probe(c, i, 0, write);
+}
+
 static u8 *component_here(struct vcpu *c, int n, u64 *pkru)
 {
     if (n != XCOMP_PKRU)
@@ -251,6 +276,14 @@ static void xsave_prepare(struct vcpu *c, const struct insn *i, bool wide)
     image_prepare(c, wide);
 }
 
+/* XINUSE, where registers 16 to 31 do not exist outside 64-bit mode. */
+static u64 saved_components(struct vcpu *c)
+{
+    u64 in_use = ext_in_use(c);
+
+    return code64(c) ? in_use : in_use & ~BIT(XCOMP_HI16_ZMM);
+}
+
 /* XSAVE, and XSAVEOPT, which leaves components in their initial configuration unwritten. */
 static void xsave(struct vcpu *c, const struct insn *i, bool wide, bool init_optimization)
 {
@@ -258,13 +291,12 @@ static void xsave(struct vcpu *c, const struct insn *i, bool wide, bool init_opt
     u64 rfbm = requested(c), in_use, bv, pkru;
 
     xsave_prepare(c, i, wide);
-    in_use = ext_in_use(c);
+    in_use = saved_components(c);
     piece_add(&header, XSAVE_HEADER, 8, (u8 *)&bv);
     pieces_legacy(c, &p, init_optimization ? rfbm & in_use : rfbm, rfbm & (BIT(XCOMP_SSE) | BIT(XCOMP_AVX)),
                   ext_area(c));
     pieces_extended(c, &p, init_optimization ? rfbm & in_use : rfbm, 0, &pkru);
-    pieces_probe(c, i, &header); /* first: a fault is one of writing */
-    pieces_probe(c, i, &p);
+    area_probe(c, i, rfbm, 0, true);
     pieces_read(c, i, &header);
     bv = (bv & ~rfbm) | (in_use & rfbm);
     pieces_write(c, i, &p);
@@ -277,13 +309,14 @@ static void xsavec(struct vcpu *c, const struct insn *i, bool wide)
     u64 rfbm = requested(c), header[2], pkru;
 
     xsave_prepare(c, i, wide);
-    header[0] = ext_in_use(c) & rfbm;
+    header[0] = saved_components(c) & rfbm;
     if (load32(ext_area(c) + AT_MXCSR) != MXCSR_RESET)
         header[0] |= rfbm & BIT(XCOMP_SSE);
     header[1] = rfbm | COMPACTED;
     pieces_legacy(c, &p, header[0], header[0] & BIT(XCOMP_SSE), ext_area(c));
     pieces_extended(c, &p, header[0], header[1], &pkru);
     piece_add(&p, XSAVE_HEADER, 16, (u8 *)header);
+    area_probe(c, i, rfbm, header[1], true);
     pieces_write(c, i, &p);
 }
 
@@ -296,8 +329,8 @@ static void exec_xsavec64(struct vcpu *c, const struct insn *i) { xsavec(c, i, t
 
 /* ---- XRSTOR ---- */
 
-/* SDM vol. 1 §13.8: what makes an XSAVE header illegal. Returns the layout, 0 for the standard format. */
-static u64 check_header(struct vcpu *c, const u64 header[8])
+/* SDM vol. 1 §13.8: what makes an XSAVE header illegal. */
+static void check_header(struct vcpu *c, const u64 header[8])
 {
     u64 bv = header[0], layout = header[1], reserved = 0;
 
@@ -306,12 +339,11 @@ static u64 check_header(struct vcpu *c, const u64 header[8])
     if (layout & COMPACTED) {
         if (!has(c, FEAT_XSAVEC) || layout & ~COMPACTED & ~c->s.xcr0 || bv & ~(layout & ~COMPACTED) || reserved)
             raise_gp0(c);
-        return layout;
+        return;
     }
     /* the standard format leaves bytes 24 to 63 of the header to software that knows its CPU */
     if (layout || header[2] || bv & ~c->s.xcr0)
         raise_gp0(c);
-    return 0;
 }
 
 /* What XRSTOR is about to load, read in full before anything changes. */
@@ -328,7 +360,9 @@ static void restore_read(struct vcpu *c, const struct insn *i, struct restore *r
 
     piece_add(&header, XSAVE_HEADER, 64, r->area + XSAVE_HEADER);
     pieces_read(c, i, &header);
-    r->layout = check_header(c, (const u64 *)(r->area + XSAVE_HEADER));
+    r->layout = load64(r->area + XSAVE_HEADER + 8) & COMPACTED ? load64(r->area + XSAVE_HEADER + 8) : 0;
+    area_probe(c, i, r->rfbm, r->layout, false);
+    check_header(c, (const u64 *)(r->area + XSAVE_HEADER));
     r->load = r->rfbm & load64(r->area + XSAVE_HEADER);
     r->mxcsr = r->layout ? r->load & BIT(XCOMP_SSE) : r->rfbm & (BIT(XCOMP_SSE) | BIT(XCOMP_AVX));
     pieces_legacy(c, &p, r->load, r->mxcsr, r->area);

@@ -82,6 +82,7 @@ int image_file_open(const char *path, bool writable, bool lock, int *ret_fd, str
         return err_set(e, r, "cannot open disk '%s': %s", path, strerror(-r));
     }
     r = refuse_other_kinds(fd, path, e);
+    fcntl(fd, F_SETFL, 0); /* O_NONBLOCK has done its part; io_uring would heed it */
     if (!r && lock && lock_file(fd, writable) < 0)
         r = err_set(e, -EBUSY, "disk '%s' is in use by another VM", path);
     if (r < 0) {

@@ -14,9 +14,9 @@ struct boot_image; /* a kernel of any known kind with its initrd and command lin
 
 /* Opens `kernel` (bzImage, ELF with a PVH note, multiboot 1 or 2, tried in that order by content) and, unless NULL,
  * `initrd`. For a multiboot kernel `initrd` is a comma-separated list of modules, each a file name that a space and
- * arguments may follow; for others it is one file name. `cmdline` may be NULL; multiboot kernels get it as it is, as from
- * GRUB 2 (some skip its first word, since older loaders put the kernel's name there). The sentence says what the file is
- * not. */
+ * arguments may follow; for others it is one file name. `cmdline` may be NULL; multiboot kernels get it as it is, as
+ * from GRUB 2 (some skip its first word, since older loaders put the kernel's name there). The sentence says what the
+ * file is not. */
 int boot_image_create(const char *kernel, const char *initrd, const char *cmdline, struct boot_image **ret,
                       struct err *e);
 void boot_image_free(struct boot_image *b); /* NULL is fine */

@@ -51,7 +51,8 @@ with tempfile.TemporaryDirectory() as work:
     guest.run('dd if=/dev/urandom of=/root/file bs=1M count=16 2>&1')
     checksum = guest.run('sha256sum /root/file').split()[0]
 
-    if server.sha256 not in guest.run(f'curl -sf {server.url} | sha256sum'):
+    guest.run('until ip route | grep -q default; do sleep 0.5; done')  # the boot does not wait for an address
+    if server.sha256 not in guest.run(f'curl -sf -o f {server.url} && sha256sum f'):
         guest.fail('the file from the host is not the same in the guest')
     if ssh('hostname') != 'debian\n':
         guest.fail('no answer by ssh')

@@ -1,17 +1,19 @@
 #!/bin/sh
 # prepare.sh SKERRY busybox|debian: makes the guests that the boot tests need, once, and prints the folder they are in. The
-# folder's name follows from the recipes, so that a changed recipe makes new guests.
+# folder's name follows from the recipe, so that a changed recipe makes new guests.
 set -eu
-skerry=$1
+skerry=$1 guest=$2
 here=$(cd "$(dirname "$0")" && pwd)
 images=$here/../../images
-recipes=$(cat "$images"/busybox/* "$images"/debian/* "$here/prepare.sh" | sha1sum | cut -c1-12)
-folder=${XDG_CACHE_HOME:-$HOME/.cache}/skerry/tests-$recipes
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/skerry
+recipe=$(cat "$images/$guest"/* "$here/prepare.sh" | sha1sum | cut -c1-12)
+folder=$cache/tests-$guest-$recipe
 mkdir -p "$folder"
 exec 9>"$folder/lock"
 flock 9
+find "$cache" -mindepth 1 -maxdepth 1 -name 'tests-*' ! -path "$folder" -mtime +7 -exec rm -rf {} +
 
-case $2 in
+case $guest in
 busybox)
     "$images/busybox/build.sh" "$folder" cloud-amd64 >&2
     "$images/busybox/build.sh" "$folder" amd64 >&2

@@ -538,7 +538,7 @@ static bool touches_block(void)
     for (int n = 0; n < zi.operand_count; n++)
         if (op[n].type == ZYDIS_OPERAND_TYPE_MEMORY && op[n].size > 512)
             return true;
-    return zi.meta.isa_set == ZYDIS_ISA_SET_X87 && zi.operand_width < 512 && (zi.mnemonic == ZYDIS_MNEMONIC_FLDENV ||
+    return zi.meta.isa_set == ZYDIS_ISA_SET_X87 && (zi.mnemonic == ZYDIS_MNEMONIC_FLDENV ||
         zi.mnemonic == ZYDIS_MNEMONIC_FNSTENV || zi.mnemonic == ZYDIS_MNEMONIC_FNSAVE || zi.mnemonic == ZYDIS_MNEMONIC_FRSTOR);
 }
 

@@ -106,6 +106,7 @@ static void pointers_and_checksums(void **unused)
     assert_int_equal(sum(RSDP, 20), 0);
     assert_int_equal(sum(RSDP, 36), 0);
     assert_int_equal(*at(RSDP + 15, 1), 2);
+    assert_int_equal(u32_at(RSDP + 32) >> 8, 0);
     rsdt = u32_at(RSDP + 16);
     xsdt = u64_at(RSDP + 24);
     table_check(rsdt, "RSDT");

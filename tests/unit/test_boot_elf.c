@@ -165,6 +165,7 @@ static void segments_must_be_in_ram(void **unused)
         {RAM - KIB(64), KIB(64)},
         {0xfee00000, PAGE_SIZE},
         {MIB(4), GIB(4) - MIB(4)},
+        {DATA_AT, UINT64_MAX},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -222,6 +223,8 @@ static void notes_that_are_not_pvh(void **unused)
     image_elf_segment(&image, true, 2, PT_NOTE, NOTES, 0, 0, end - NOTES, end - NOTES);
     boot_fails(&image, &guest, NULL, "without PVH entry note");
     end = note_put(NOTES, "Xen", 18, &entry, 8);
+    image_elf_segment(&image, true, 2, PT_NOTE, NOTES, 0, 0, end - NOTES - 1, end - NOTES - 1);
+    boot_fails(&image, &guest, NULL, "without PVH entry note");
     image_put32(&image, NOTES, UINT32_MAX); /* a name that is longer than the segment */
     image_elf_segment(&image, true, 2, PT_NOTE, NOTES, 0, 0, end - NOTES, end - NOTES);
     boot_fails(&image, &guest, NULL, "without PVH entry note");

@@ -399,7 +399,7 @@ static void demands2(void **unused)
 
 static void hostile_tags(void **unused)
 {
-    static const u32 sizes[] = {0, 7, 0x1000, UINT32_MAX, UINT32_MAX - 7, 0x80000000};
+    static const u32 sizes[] = {0, 7, 0x11, 0x1000, UINT32_MAX, UINT32_MAX - 7, 0x80000000};
     u64 end = tag2(tag2(HEADER + 16, 77, 1, NULL, 0), TAG_END, 0, NULL, 0);
 
     elf(true);

@@ -90,7 +90,7 @@ static void shows_what_it_has(void **unused)
     assert_false(out[EDX] >> 28 & 1); /* HTT: one CPU */
     assert_true(out[EDX] >> 9 & 1);   /* APIC */
     ask(7, 0);
-    assert_int_equal(out[EAX], 1);
+    assert_int_equal(out[EAX], 2);
     assert_true(out[EBX] >> 20 & 1);  /* SMAP */
     assert_false(out[EBX] >> 4 & 1);  /* HLE */
     assert_false(out[ECX] >> 3 & 1);  /* PKU */
@@ -101,6 +101,22 @@ static void shows_what_it_has(void **unused)
     assert_true(out[EDX] >> 29 & 1);
     ask(0x80000007, 0);
     assert_int_equal(out[EDX], 0x100);
+    cpu_fixture_free(&f);
+}
+
+static void ecx_matters_only_where_there_are_subleaves(void **unused)
+{
+    u32 with_zero[4];
+
+    with_model("x86-64-v2", 1);
+    ask(0x80000001, 0);
+    memcpy(with_zero, out, sizeof(out));
+    ask(0x80000001, 0xc0000080);
+    assert_memory_equal(out, with_zero, sizeof(out));
+    ask(1, 77);
+    assert_true(out[EDX] & 1);
+    ask(7, 77);
+    assert_int_equal(out[EBX], 0);
     cpu_fixture_free(&f);
 }
 
@@ -214,6 +230,7 @@ int main(void)
                                        cmocka_unit_test(listed_models_exist),
                                        cmocka_unit_test(default_is_one_of_the_levels),
                                        cmocka_unit_test(shows_what_it_has),
+                                       cmocka_unit_test(ecx_matters_only_where_there_are_subleaves),
                                        cmocka_unit_test(follows_the_state),
                                        cmocka_unit_test(topology),
                                        cmocka_unit_test(tsc_frequency_is_told),

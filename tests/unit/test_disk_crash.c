@@ -249,7 +249,7 @@ static void power_loss(void **unused)
         u32 cluster_bits, refcount_order;
     } shapes[] = {{9, 6}, {16, 4}, {9, 4}, {12, 4}}; /* the first: its refcount table grows */
 
-    for (int round = 0; round < 8; round++) {
+    for (int round = 0; round < 4; round++) {
         struct qcow2_create c = QCOW2_CREATE_DEFAULT;
         struct history h = {NULL, shadow_new(DISK), calloc(1, DISK), calloc(1, DISK / SECTOR_SIZE), 0, 0};
         const char *path = scratch("crash.qcow2");

@@ -172,7 +172,7 @@ static void truncated_files(void **unused)
 {
     struct file f = victim(3);
 
-    for (size_t n = 0; n < f.length; n += n < CLUSTER ? 97 : 1777) {
+    for (size_t n = 0; n < f.length; n += n < CLUSTER ? 197 : 3777) {
         store(scratch("short.qcow2"), f.bytes, n);
         use_all(scratch("short.qcow2"));
     }
@@ -185,7 +185,7 @@ static void flipped_bits(void **unused)
     for (u32 version = 2; version <= 3; version++) {
         struct file f = victim(version);
 
-        for (int round = 0; round < 250; round++) {
+        for (int round = 0; round < 80; round++) {
             u8 *copy = malloc(f.length);
 
             memcpy(copy, f.bytes, f.length);
@@ -205,7 +205,7 @@ static void wild_entries(void **unused)
     struct file f = victim(3);
     u64 l1 = CLUSTER; /* where qcow2_create puts it */
 
-    for (int round = 0; round < 150; round++) {
+    for (int round = 0; round < 80; round++) {
         u8 *copy = malloc(f.length);
 
         memcpy(copy, f.bytes, f.length);

@@ -72,6 +72,7 @@ static void entry_points(void **unused)
 static void structures_chain(void **unused)
 {
     static const u8 expected[] = {0, 1, 3, 4, 4, 16, 17, 32, 127};
+    static const u8 length[] = {24, 27, 22, 48, 48, 23, 40, 11, 4}; /* DSP0134 3.0 ch. 7 */
     const u8 *entry = guest_memory_ptr(mem, ENTRY, SMBIOS_ENTRY_SIZE, false),
              *p = guest_memory_ptr(mem, BASE, SIZE, false), *end;
     size_t largest = 0;
@@ -82,6 +83,7 @@ static void structures_chain(void **unused)
         const u8 *start = p;
 
         assert_int_equal(p[0], expected[i]);
+        assert_int_equal(p[1], length[i]);
         for (p += p[1]; p[0] || p[1]; p++)
             assert_true(p < end);
         p += 2;

@@ -425,6 +425,7 @@ static struct native_fault run_guest(struct test_case *c)
     return f;
 }
 
+static struct native_fault dbg[2];
 static void dump_case(const struct test_case *c, const char *what)
 {
     char text[128] = "?";
@@ -436,6 +437,11 @@ static void dump_case(const struct test_case *c, const char *what)
     for (int n = 0; n < c->len; n++)
         print_error("%02x", c->bytes[n]);
     print_error("), exception %d: %s\n", machine.vector, what);
+    if (strstr(text,"rstor")||strstr(text,"xsave")) {u64 at=0; ZydisRegisterContext regs = {{0}};
+    for (int n = 0; n < 16; n++) { regs.values[ZYDIS_REGISTER_RAX + n] = c->before.gpr[n]; regs.values[ZYDIS_REGISTER_EAX + n] = (u32)c->before.gpr[n]; }
+    ZydisCalcAbsoluteAddressEx(&c->zi, c->mem, native_address(c->len), &regs, &at);
+    print_error("   at %llx rfbm %llx:%llx err %llx/%llx addr %llx/%llx", (long long)at, (long long)c->before.gpr[2],(long long)c->before.gpr[0],(long long)dbg[0].error,(long long)dbg[1].error,(long long)dbg[0].address,(long long)dbg[1].address);
+    at-=ARENA; for(int n=0;n<8&&at<ARENA_SIZE-576;n++) print_error(" %llx",*(long long*)(c->arena+at+512+8*n)); print_error("\n"); }
 }
 
 static bool differs(const struct test_case *c, const char *what, u64 native, u64 ours)
@@ -449,19 +455,25 @@ static bool differs(const struct test_case *c, const char *what, u64 native, u64
     return true;
 }
 
+/* With no byte selected the store may fault or not. */
+static bool fault_is_optional(const struct test_case *c)
+{
+    return c->mem && c->mem->encoding == ZYDIS_OPERAND_ENCODING_NONE;
+}
+
 /* Of images, and of bytes under a mask, the hardware may touch any byte of the page first. */
 static bool address_is_vague(const struct test_case *c)
 {
-    return c->mem->size > 512 || strstr(name_of(c), "env") || strstr(name_of(c), "maskmovdqu") ||
-           strstr(name_of(c), "maskmovq");
+    return c->mem->size > 512 || strstr(name_of(c), "env") || strstr(name_of(c), "maskmov");
 }
 
 static bool fault_differs(const struct test_case *c, const struct native_fault *native, const struct native_fault *ours)
 {
-    bool bad = differs(c, "fault", (u64)native->vector, (u64)ours->vector);
+    bool bad = !(fault_is_optional(c) && native->vector == EXC_PF && ours->vector < 0) &&
+               differs(c, "fault", (u64)native->vector, (u64)ours->vector);
     u64 mask;
 
-    if (bad || native->vector != EXC_PF)
+    if (bad || native->vector != EXC_PF || ours->vector < 0)
         return bad;
     mask = address_is_vague(c) ? ~4095ull : ~0ull;
     return differs(c, "page fault error code", native->error & 7, ours->error) ||
@@ -483,7 +495,7 @@ static bool bytes_differ(const struct test_case *c, const char *what, const u8 *
 /* An MMX instruction whose operand faults has reset the top of the x87 stack and all tags already, on some CPUs. */
 static bool mmx_fault(const struct test_case *c)
 {
-    return machine.vector == EXC_PF && c->zi.meta.isa_ext != ZYDIS_ISA_EXT_X87;
+    return (machine.vector == EXC_PF || fault_is_optional(c)) && c->zi.meta.isa_ext != ZYDIS_ISA_EXT_X87;
 }
 
 static bool x87_environment_differs(const struct test_case *c)
@@ -504,11 +516,17 @@ static bool pointers_differ(const struct test_case *c)
            differs(c, "FDP", load(x + 16, 8), v->s.fdp);
 }
 
+/* A 10-byte store may have written its first 8 bytes when the page of the last 2 faults. */
+static bool partial_store(const struct test_case *c)
+{
+    return machine.vector == EXC_PF && c->zi.meta.isa_ext == ZYDIS_ISA_EXT_X87 && c->mem->size == 80;
+}
+
 static bool memory_differs(const struct test_case *c)
 {
     const u8 *at = arena_difference(&machine);
 
-    return at && differs(c, "memory", load(at, 8), load(machine.guest + (at - machine.native), 8));
+    return at && !partial_store(c) && differs(c, "memory", load(at, 8), load(machine.guest + (at - machine.native), 8));
 }
 
 static bool state_differs_from_host(const struct test_case *c)
@@ -541,7 +559,7 @@ static bool run_case(struct test_case *c)
 
     arena_fill(&machine, c->arena);
     native = run_native(c);
-    ours = run_guest(c);
+    ours = run_guest(c); dbg[0]=native; dbg[1]=ours;
     return !fault_differs(c, &native, &ours) && !state_differs_from_host(c);
 }
 
