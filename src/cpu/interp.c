@@ -393,10 +393,9 @@ static void fault_caught(struct vcpu *c)
     exception_handle_fault(c);
 }
 
-void interp_run(struct vcpu *c)
+/* A function of its own: one that has a setjmp keeps nothing in registers. */
+static __attribute__((noinline)) void blocks_run(struct vcpu *c)
 {
-    if (__builtin_setjmp(c->fault_jump))
-        fault_caught(c);
     for (;;) {
         if (unlikely(__atomic_load_n(&c->attention, __ATOMIC_RELAXED)) && !attend(c))
             return;
@@ -404,6 +403,13 @@ void interp_run(struct vcpu *c)
             return;
         block_run(c);
     }
+}
+
+void interp_run(struct vcpu *c)
+{
+    if (__builtin_setjmp(c->fault_jump))
+        fault_caught(c);
+    blocks_run(c);
 }
 
 static void step_events_and_insn(struct vcpu *c)

@@ -361,6 +361,8 @@ static void restore_read(struct vcpu *c, const struct insn *i, struct restore *r
     piece_add(&header, XSAVE_HEADER, 64, r->area + XSAVE_HEADER);
     pieces_read(c, i, &header);
     r->layout = load64(r->area + XSAVE_HEADER + 8) & COMPACTED ? load64(r->area + XSAVE_HEADER + 8) : 0;
+    if (r->layout & ~COMPACTED & ~c->s.xcr0)
+        raise_gp0(c);
     area_probe(c, i, r->rfbm, r->layout, false);
     check_header(c, (const u64 *)(r->area + XSAVE_HEADER));
     r->load = r->rfbm & load64(r->area + XSAVE_HEADER);

@@ -78,11 +78,14 @@ static int write_table(struct qcow2 *q, const struct placement *p)
 static int switch_tables(struct qcow2 *q, const struct placement *p)
 {
     u64 old = q->reftable.offset, old_clusters = qcow2_clusters(q, q->reftable.count * 8ull);
+    struct qcow2_header before = q->h;
     int r;
 
     q->h.reftable_offset = p->at << q->cluster_bits;
     q->h.reftable_clusters = (u32)p->table;
     r = qcow2_header_update(q);
+    if (r < 0)
+        q->h = before;
     if (!r)
         r = qcow2_table_load(q, &q->reftable, q->h.reftable_offset, (u32)(p->table << q->l2_bits));
     if (!r && p->base && old)

@@ -30,6 +30,7 @@ struct run {
         struct iovec iov[20];
         u8 *buf;
         u64 base;
+        bool discarded;
     } lanes[LANES];
 };
 
@@ -68,15 +69,29 @@ static void lane_done(struct disk_request *r, int result)
         memcpy(content, l->buf, r->length);
     else if (r->op == DISK_WRITE_ZEROES)
         memset(content, 0, r->length);
+    else if (r->op == DISK_DISCARD)
+        l->discarded = true;
     lane_next(l);
 }
 
 static enum disk_op random_op(void)
 {
-    static const enum disk_op ops[] = {DISK_READ,  DISK_READ,  DISK_READ, DISK_WRITE,       DISK_WRITE,
-                                       DISK_WRITE, DISK_WRITE, DISK_READ, DISK_WRITE_ZEROES, DISK_FLUSH};
+    static const enum disk_op ops[] = {DISK_READ,  DISK_READ, DISK_READ,         DISK_WRITE, DISK_WRITE,  DISK_WRITE,
+                                       DISK_WRITE, DISK_READ, DISK_WRITE_ZEROES, DISK_FLUSH, DISK_DISCARD};
 
     return ops[rng(ARRAY_SIZE(ops))];
+}
+
+/* What was discarded has undefined content until it is written: the next request writes it. */
+static void rewrite(struct lane *l)
+{
+    l->discarded = false;
+    l->r.op = DISK_WRITE;
+    l->iov[0] = (struct iovec){l->buf, l->r.length};
+    l->r.iov_count = 1;
+    memset(l->buf, (int)rng(256), l->r.length);
+    l->run->in_flight++;
+    disk_submit(l->run->disk, &l->r);
 }
 
 static void lane_next(struct lane *l)
@@ -85,6 +100,10 @@ static void lane_next(struct lane *l)
     u64 at = ALIGN_DOWN(rng(LANE_SIZE), SECTOR_SIZE), most = rng(3) ? 8192 : LANE_SIZE;
     u64 length = SECTOR_SIZE * (1 + rng(most / SECTOR_SIZE));
 
+    if (l->discarded) {
+        rewrite(l);
+        return;
+    }
     if (!run->left || !run->left--) {
         if (!run->in_flight)
             event_loop_stop(run->loop);

@@ -127,6 +127,31 @@ static void snapshots_are_kept(void **unused)
     }
 }
 
+/* Bitmaps in the file: their clusters stay counted; a bitmap that misses our writes is marked as such. */
+static void bitmaps_are_left_alone(void **unused)
+{
+    struct shadow s = patchwork(MIB(6));
+    struct image *img;
+
+    dump(&s, scratch("in.raw"));
+    MUST("qemu-img convert -f raw -O qcow2 -o cluster_size=4096 in.raw m.qcow2 && qemu-img bitmap --add m.qcow2 b && "
+         "qemu-io -c 'write -P 7 0 1M' m.qcow2");
+    must_be_clean(scratch("m.qcow2"));
+    memset(s.content, 7, MIB(1));
+    img = must_open(scratch("m.qcow2"), DISK_FORMAT_AUTO, 0);
+    shadow_compare(&s, img);
+    image_close(img);
+    MUST("qemu-img info m.qcow2 | grep -q bitmaps");
+    img = must_open(scratch("m.qcow2"), DISK_FORMAT_AUTO, IMAGE_WRITE);
+    steps(&s, img, 100);
+    shadow_compare(&s, img);
+    image_close(img);
+    assert_int_equal(must_check(scratch("m.qcow2")).errors, 0);
+    dump(&s, scratch("want.raw"));
+    MUST("qemu-img compare -f raw -F qcow2 want.raw m.qcow2");
+    shadow_free(&s);
+}
+
 /* Overlays in both directions, and qemu-img reading our chain. */
 static void chains_with_qemu(void **unused)
 {
@@ -239,7 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(made_by_qemu),      cmocka_unit_test(compressed_by_qemu), cmocka_unit_test(snapshots_are_kept),
         cmocka_unit_test(chains_with_qemu),  cmocka_unit_test(in_turns),           cmocka_unit_test(copies_are_equal),
-        cmocka_unit_test(locks_meet_qemus),
+        cmocka_unit_test(locks_meet_qemus),  cmocka_unit_test(bitmaps_are_left_alone),
     };
 
     if (system("command -v qemu-img qemu-io >/dev/null"))
