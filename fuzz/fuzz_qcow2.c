@@ -1,5 +1,6 @@
-/* Hostile qcow2 files: the input is the file. It is opened, read, checked, written to, repaired and read again, without its backing
- * file. Whatever is in it, nothing may crash, and neither memory nor the file may grow out of proportion.
+/* Hostile qcow2 files: the input is the file. It is opened, read, checked, written to, repaired and read again,
+ * without its backing file. Whatever is in it, nothing may crash, and neither memory nor the file may grow out of
+ * proportion.
  *
  * The corpus holds small images of several geometries; fixed-size fields make plain mutation effective.
  *

@@ -130,8 +130,9 @@ static const struct {
     {"lazy_refcounts", "on or off", set_lazy},
 };
 
-const char image_qcow2_options_help[] = "of qcow2: cluster_size=512..2M (64K), version=2|3 (3),\nrefcount_bits=1..64 (16), "
-                                        "compression_type=zlib|zstd (zlib),\nlazy_refcounts=on|off (off); separate with commas";
+const char image_qcow2_options_help[] =
+    "of qcow2: cluster_size=512..2M (64K), version=2|3 (3),\nrefcount_bits=1..64 (16), "
+    "compression_type=zlib|zstd (zlib),\nlazy_refcounts=on|off (off); separate with commas";
 
 static int set_qcow2_option(const char *name, const char *value, struct qcow2_create *c, struct err *e)
 {
@@ -142,8 +143,10 @@ static int set_qcow2_option(const char *name, const char *value, struct qcow2_cr
             return err_set(e, -EINVAL, "%s must be %s, not '%s'", name, qcow2_options[i].values, value);
         return 0;
     }
-    return err_set(e, -EINVAL, "qcow2 has no option '%s'; there are: cluster_size, version, refcount_bits, "
-                   "compression_type, lazy_refcounts", name);
+    return err_set(e, -EINVAL,
+                   "qcow2 has no option '%s'; there are: cluster_size, version, refcount_bits, "
+                   "compression_type, lazy_refcounts",
+                   name);
 }
 
 int image_qcow2_options(const char *text, struct qcow2_create *c, struct err *e)

@@ -1,4 +1,5 @@
-/* `skerry image`: disk images. Each verb under it has its own file image_VERB.c, takes its own argv and returns the exit status. */
+/* `skerry image`: disk images. Each verb under it has its own file image_VERB.c, takes its own argv and returns the
+ * exit status. */
 #ifndef CLI_IMAGE_H
 #define CLI_IMAGE_H
 #include "cli/option.h"

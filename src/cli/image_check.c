@@ -33,7 +33,8 @@ static int operand(void *ctx, const char *arg, struct err *e)
 }
 
 static const struct option_spec options[] = {
-    {"repair", 'r', "leaks|all", set_repair, "leaks: give back space that nothing uses;\nall: also count every cluster anew"},
+    {"repair", 'r', "leaks|all", set_repair,
+     "leaks: give back space that nothing uses;\nall: also count every cluster anew"},
     {NULL},
 };
 
@@ -44,8 +45,9 @@ static void help(void)
     printf("skerry image check: look for corruption and leaks in a qcow2 image.\n\n"
            "Usage: skerry image check [OPTION]... FILE\n\nOptions:\n");
     option_print(options, stdout);
-    printf("\nA leak wastes space and does no harm. Corruption can lose data: copy the file before you repair it.\n\n"
-           "Exit status: 0 nothing wrong, or leaks only, or all repaired; 1 the check failed; 2 wrong usage; 3 corrupt.\n");
+    printf(
+        "\nA leak wastes space and does no harm. Corruption can lose data: copy the file before you repair it.\n\n"
+        "Exit status: 0 nothing wrong, or leaks only, or all repaired; 1 the check failed; 2 wrong usage; 3 corrupt.\n");
 }
 
 static void report(void *ctx, const char *sentence)
@@ -80,8 +82,8 @@ static int check(struct check *c, struct qcow2_check *ret, struct err *e)
 
 static int verdict(const struct check *c, const struct qcow2_check *r)
 {
-    printf("%s: %llu errors, %llu leaked clusters, %llu repaired; %llu clusters in use, %llu of them compressed\n", c->file,
-           (unsigned long long)r->errors, (unsigned long long)r->leaks, (unsigned long long)r->fixed,
+    printf("%s: %llu errors, %llu leaked clusters, %llu repaired; %llu clusters in use, %llu of them compressed\n",
+           c->file, (unsigned long long)r->errors, (unsigned long long)r->leaks, (unsigned long long)r->fixed,
            (unsigned long long)r->allocated, (unsigned long long)r->compressed);
     return r->errors && (c->repair != QCOW2_REPAIR_ALL || r->fixed < r->errors + r->leaks) ? CHECK_CORRUPT : 0;
 }

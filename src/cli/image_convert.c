@@ -1,5 +1,5 @@
-/* `skerry image convert`: a copy of a disk in another format. It is written under a temporary name beside its place and renamed when
- * it is complete, so that a copy that was broken off leaves nothing. */
+/* `skerry image convert`: a copy of a disk in another format. It is written under a temporary name beside its place and
+ * renamed when it is complete, so that a copy that was broken off leaves nothing. */
 #include "cli/image.h"
 
 #include "base/log.h"
@@ -73,9 +73,10 @@ static void help(void)
     printf("skerry image convert: copy a disk into another format.\n\n"
            "Usage: skerry image convert [OPTION]... -O FORMAT SOURCE DESTINATION\n\nOptions:\n");
     option_print(options, stdout);
-    printf("\nThe copy holds all content, that of backing disks too, and takes no space for zeros. DESTINATION is replaced only\n"
-           "when the copy is complete.\n\nExamples:\n  skerry image convert -O qcow2 -c disk.img disk.qcow2\n"
-           "  skerry image convert -O raw try.qcow2 disk.img\n");
+    printf(
+        "\nThe copy holds all content, that of backing disks too, and takes no space for zeros. DESTINATION is replaced only\n"
+        "when the copy is complete.\n\nExamples:\n  skerry image convert -O qcow2 -c disk.img disk.qcow2\n"
+        "  skerry image convert -O raw try.qcow2 disk.img\n");
 }
 
 static int check_usage(const struct convert *c, struct err *e)
@@ -92,12 +93,12 @@ static int check_usage(const struct convert *c, struct err *e)
 static bool show_progress(void *ctx, u64 done, u64 total)
 {
     struct convert *c = ctx;
+    static const char filled[] = "########################################";
     int percent = (int)((u128)done * 100 / total), bar = percent * 40 / 100;
     char size[32];
 
     if (percent != c->percent && isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r%3d%% [%.*s%*s] of %s ", percent, bar, "########################################", 40 - bar, "",
-                quantity_format(total, size));
+        fprintf(stderr, "\r%3d%% [%.*s%*s] of %s ", percent, bar, filled, 40 - bar, "", quantity_format(total, size));
         c->percent = percent;
     }
     return !interrupted;

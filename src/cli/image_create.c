@@ -61,8 +61,9 @@ static int operand(void *ctx, const char *arg, struct err *e)
 
 static const struct option_spec options[] = {
     {"format", 'f', "FORMAT", set_format, "raw (default) or qcow2"},
-    {"backing", 'b', "DISK", set_backing, "the disk whose content shows where the new one has none\nof its own; a relative "
-                                          "name starts at the new disk's folder"},
+    {"backing", 'b', "DISK", set_backing,
+     "the disk whose content shows where the new one has none\nof its own; a relative "
+     "name starts at the new disk's folder"},
     {"backing-format", 'F', "FORMAT", set_backing_format, "its format (default: by its content)"},
     {"options", 'o', "LIST", set_options, image_qcow2_options_help},
     {NULL},
@@ -75,10 +76,11 @@ static void help(void)
     printf("skerry image create: make an empty disk, or an overlay over another one.\n\n"
            "Usage: skerry image create [OPTION]... FILE SIZE\n\nOptions:\n");
     option_print(options, stdout);
-    printf("\nSIZE is in bytes, or with K, M, G or T. An overlay (-b) takes the size of its backing disk when none is given.\n"
-           "The backing disk must not change any more once it has overlays.\n\nExamples:\n"
-           "  skerry image create data.img 8G\n  skerry image create -f qcow2 data.qcow2 20G\n"
-           "  skerry image create -f qcow2 -b debian.qcow2 try.qcow2\n");
+    printf(
+        "\nSIZE is in bytes, or with K, M, G or T. An overlay (-b) takes the size of its backing disk when none is given.\n"
+        "The backing disk must not change any more once it has overlays.\n\nExamples:\n"
+        "  skerry image create data.img 8G\n  skerry image create -f qcow2 data.qcow2 20G\n"
+        "  skerry image create -f qcow2 -b debian.qcow2 try.qcow2\n");
 }
 
 static int check_usage(const struct create *c, struct err *e)
@@ -94,8 +96,8 @@ static int check_usage(const struct create *c, struct err *e)
     return 0;
 }
 
-/* The backing disk must be there and readable now, so that the mistake shows now. Its format is stored: to find it by the
- * content at each opening would let whoever writes to it choose it. */
+/* The backing disk must be there and readable now, so that the mistake shows now. Its format is stored: to find it by
+ * the content at each opening would let whoever writes to it choose it. */
 static int look_at_backing(struct create *c, struct err *e)
 {
     struct image *img;

@@ -1,4 +1,5 @@
-/* `skerry image info`: what an image is, for people or as JSON. Looks at the file without its lock, so it works on disks in use. */
+/* `skerry image info`: what an image is, for people or as JSON. Looks at the file without its lock, so it works on
+ * disks in use. */
 #include "cli/image.h"
 
 #include "base/log.h"
@@ -140,10 +141,10 @@ static void print_text(json_t *o)
     json_t *v;
     size_t i;
 
-    json_object_foreach(o, key, v)
+    json_object_foreach (o, key, v)
         if (!json_is_array(v))
             print_value(key, v);
-    json_array_foreach(json_object_get(o, "snapshots"), i, v)
+    json_array_foreach (json_object_get(o, "snapshots"), i, v)
         print_snapshot(v);
 }
 

@@ -1,11 +1,11 @@
 /* Events at instruction boundaries: see event.h. Priorities: SDM vol. 3 table 6-2. */
 #include "cpu/event.h"
 
-#include "base/trace.h"
 #include "cpu/exception.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
 #include "cpu/tlb.h"
+#include "cpu/vcpu_trace.h"
 #include "cpu/xstate.h"
 
 static bool take(bool *flag)
@@ -76,6 +76,6 @@ void vcpu_events_deliver(struct vcpu *c)
     vector = lapic_interrupt_take(c);
     if (vector < 0)
         return;
-    trace(EXC, "vcpu %d: interrupt %#x", c->index, vector);
+    vcpu_trace(c, EXC, "vcpu %d: interrupt %#x", c->index, vector);
     exception_deliver(c, EVENT_EXTERNAL, vector, false, 0);
 }

@@ -92,7 +92,7 @@ EXTEND(movsx_8_64, s8, REG8, u64)
 EXTEND(movsx_16_16, s16, REG16, u16)
 EXTEND(movsx_16_32, s16, REG16, u32)
 EXTEND(movsx_16_64, s16, REG16, u64)
-EXTEND(movsxd_32_16, s32, REG32, u16)
+EXTEND(movsxd_16_16, u16, REG16, u16) /* reads no more than it keeps */
 EXTEND(movsxd_32_32, s32, REG32, u32)
 EXTEND(movsxd_32_64, s32, REG32, u64)
 
@@ -103,8 +103,8 @@ static insn_fn *const movzx_16[2][4] = {{NULL, movzx_16_16_r, movzx_16_32_r, mov
 static insn_fn *const movsx_8[2][4] = {{NULL, movsx_8_16_r, movsx_8_32_r, movsx_8_64_r}, {NULL, movsx_8_16_m, movsx_8_32_m, movsx_8_64_m}};
 static insn_fn *const movsx_16[2][4] = {{NULL, movsx_16_16_r, movsx_16_32_r, movsx_16_64_r},
                                         {NULL, movsx_16_16_m, movsx_16_32_m, movsx_16_64_m}};
-static insn_fn *const movsxd[2][4] = {{NULL, movsxd_32_16_r, movsxd_32_32_r, movsxd_32_64_r},
-                                      {NULL, movsxd_32_16_m, movsxd_32_32_m, movsxd_32_64_m}};
+static insn_fn *const movsxd[2][4] = {{NULL, movsxd_16_16_r, movsxd_32_32_r, movsxd_32_64_r},
+                                      {NULL, movsxd_16_16_m, movsxd_32_32_m, movsxd_32_64_m}};
 
 static void lea_16(struct vcpu *c, const struct insn *i)
 {

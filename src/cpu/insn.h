@@ -1,7 +1,11 @@
 /* A decoded instruction in the interpreter's own form: made once by cpu/decode.c from Zydis' answer, cached in blocks.
  *
- * Handlers are called with RIP already behind the instruction, c->insn pointing at it. They either complete, or raise
- * (cpu/exception.h), which does not return; until they know that nothing more can fault they change nothing. */
+ * Handlers are called with c->insn pointing at the instruction. They either complete, or raise (cpu/exception.h), which does
+ * not return; until they know that nothing more can fault they change nothing.
+ *
+ * RIP is not kept up to date inside a block. Instructions that end a block (ends_block: all that read or write RIP) find it
+ * behind themselves; the others find that of the block's first instruction, `offset` bytes before their own, and their
+ * RIP-relative displacements are made to count from there. insn_rip() is right for both. */
 #ifndef CPU_INSN_H
 #define CPU_INSN_H
 #include "cpu/vcpu_state.h"
@@ -13,7 +17,7 @@ typedef void insn_fn(struct vcpu *c, const struct insn *i);
 struct insn {
     insn_fn *fn;
     u64 imm;      /* immediate, sign-extended where the instruction does; second immediate in disp for ENTER and EXTRQ */
-    s32 disp;     /* of the memory operand; RIP-relative forms count from the next instruction, as the manual */
+    s32 disp;     /* of the memory operand; of RIP-relative forms see insn_place */
     u8 len;
     u8 opsize;    /* operand size in bytes: 1, 2, 4, 8 (16 and more for vector memory operands: see aux) */
     u8 addrsize;  /* 2, 4, 8 */
@@ -29,6 +33,7 @@ struct insn {
     bool ends_block; /* nothing may be decoded behind it before it ran */
     u8 cond;      /* condition code 0–15 of Jcc, SETcc, CMOVcc */
     u16 mnemonic; /* ZydisMnemonic */
+    u16 offset;   /* bytes from the block's first instruction to this one */
     void *aux;    /* vector instructions: their stub, see cpu/vector.h */
 };
 
@@ -42,6 +47,26 @@ struct insn_source {
 
 /* Chooses the handler and fills in what it needs; fn NULL: #UD. One for each group of mnemonics; decode.c has the table. */
 typedef void insn_choose_fn(struct vcpu *c, struct insn *i, const struct insn_source *src);
+
+/* Where the instruction under way starts. */
+static inline u64 insn_rip(const struct vcpu *c, const struct insn *i)
+{
+    return i->ends_block ? c->s.gpr[RIP] - i->len : c->s.gpr[RIP] + i->offset;
+}
+
+/* Says where in its block an instruction is. */
+static inline void insn_place(struct insn *i, u16 offset)
+{
+    s32 disp;
+
+    i->offset = offset;
+    if (i->base != RIP * 8 || i->ends_block)
+        return;
+    if (__builtin_add_overflow(i->disp, offset + i->len, &disp))
+        i->ends_block = true; /* its displacement counts from behind it */
+    else
+        i->disp = disp;
+}
 
 /* Effective address within the segment. */
 static inline u64 insn_ea(const struct vcpu *c, const struct insn *i)

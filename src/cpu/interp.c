@@ -43,7 +43,7 @@ struct interp {
     u64 arena_used;
     struct block *hash[HASH_SIZE];
     struct quick quick[QUICK_SIZE];
-    struct insn crossing[2]; /* [0]: the page-crossing instruction under way */
+    struct insn crossing; /* the page-crossing instruction under way */
 };
 
 int interp_create(struct vcpu *c, struct err *e)
@@ -173,6 +173,7 @@ static struct block *block_decode(struct vcpu *c, const u8 *hva)
         len = decode_insn(c, hva + at, (int)MIN(room - at, 15), c->code_size, i);
         if (!len)
             break;
+        insn_place(i, (u16)at);
         at += (u64)len;
         if ((i++)->ends_block)
             break;
@@ -190,7 +191,7 @@ static struct block *block_decode(struct vcpu *c, const u8 *hva)
 /* Fetches up to 15 bytes that may cross a page or come from a device, and decodes one instruction. */
 static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
 {
-    struct insn *i = &c->interp->crossing[0];
+    struct insn *i = &c->interp->crossing;
     u64 room = PAGE_SIZE - (lin & ~PAGE_MASK);
     u8 bytes[15];
 
@@ -206,9 +207,9 @@ static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
         }
         if (n + 1 >= room || t->fetch & TLB_MMIO)
             if (decode_insn(c, bytes, (int)n + 1, c->code_size, i))
-                return i;
+                break;
     }
-    decode_insn(c, bytes, 15, c->code_size, i);
+    insn_place(i, 0);
     return i;
 }
 
@@ -249,16 +250,25 @@ static void check_code_limit(struct vcpu *c, u64 len)
         raise_gp0(c);
 }
 
+/* Runs instructions from i on, up to `end`, or to where a handler moves block_end. RIP is that of `i`, and afterwards that of
+ * what comes next. */
 static inline void insns_run(struct vcpu *c, const struct insn *i, const struct insn *end)
 {
+    u64 start = i->offset;
+
     c->block_first = i;
     c->block_end = end;
+    c->s.gpr[RIP] -= start;
     do {
         c->insn = i;
-        c->s.gpr[RIP] += i->len;
+        if (unlikely(i->ends_block))
+            c->s.gpr[RIP] += (u64)i->offset + i->len;
         i->fn(c, i);
     } while (++i < c->block_end);
     c->retired += (u64)(i - c->block_first);
+    i--;
+    if (!i->ends_block)
+        c->s.gpr[RIP] += (u64)i->offset + i->len;
     c->insn = NULL;
 }
 
@@ -321,10 +331,10 @@ static void step_careful(struct vcpu *c)
     }
     c->s.int_shadow = c->s.debug_shadow = false;
     c->s.rflags &= ~(u64)FLAG_RF; /* now: IRET may set it again for the next */
+    if (trap)
+        c->s.pending_db |= DR6_BS; /* now: what clears TF on the way into a handler takes it back */
     step_insn(c);
     /* a shadow that begins now hides this instruction's traps until the next is done */
-    if (trap)
-        c->s.pending_db |= 1ull << 14;
     if (c->s.pending_db && !c->s.debug_shadow)
         debug_trap_deliver(c);
 }
@@ -335,7 +345,10 @@ static void step(struct vcpu *c)
         __atomic_and_fetch(&c->attention, ~(u32)ATTN_STEP, __ATOMIC_SEQ_CST);
         return;
     }
-    step_careful(c);
+    if (c->s.pending_db && !c->s.debug_shadow) /* left by a task switch */
+        debug_trap_deliver(c);
+    else
+        step_careful(c);
 }
 
 /* Sees to attention bits. False: leave the engine. */
@@ -382,7 +395,7 @@ static void fault_rewind(struct vcpu *c)
     }
     if (c->insn) {
         c->retired += (u64)(c->insn - c->block_first);
-        c->s.gpr[RIP] -= c->insn->len;
+        c->s.gpr[RIP] = insn_rip(c, c->insn);
         c->insn = NULL;
     }
 }

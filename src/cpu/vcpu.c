@@ -55,8 +55,6 @@ static void mode_update_segments(struct vcpu *c)
             (c->s.seg_attr[seg] & (SEG_CODE | SEG_E | SEG_W)) != SEG_W)
             check |= 1u << seg;
     }
-    if (!code64(c) && c->s.seg_limit[SEG_CS] == 0xffffffff && (c->s.seg_attr[SEG_CS] & SEG_R))
-        check &= ~(1u << SEG_CS); /* reads only; segment_check is asked for writes through CS by the decoder's choice of SEG_CS */
     c->seg_check = check;
 }
 

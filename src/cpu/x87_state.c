@@ -21,7 +21,7 @@ struct x87_image { /* 32-bit protected format */
 
 void x87_track(struct vcpu *c, const struct insn *i, const struct vector_op *op, u32 fsw)
 {
-    u64 ip = c->s.gpr[RIP] - i->len;
+    u64 ip = insn_rip(c, i);
 
     c->s.fip = code64(c) ? ip : (u32)ip;
     c->s.fcs = c->s.seg_sel[SEG_CS];

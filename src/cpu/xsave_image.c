@@ -297,6 +297,7 @@ static void xsave(struct vcpu *c, const struct insn *i, bool wide, bool init_opt
                   ext_area(c));
     pieces_extended(c, &p, init_optimization ? rfbm & in_use : rfbm, 0, &pkru);
     area_probe(c, i, rfbm, 0, true);
+    pieces_probe(c, i, &header);
     pieces_read(c, i, &header);
     bv = (bv & ~rfbm) | (in_use & rfbm);
     pieces_write(c, i, &p);

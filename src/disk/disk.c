@@ -1,8 +1,8 @@
 /* Disks of a VM: asynchronous requests on top of synchronous images.
  *
- * Every request can be run by a worker thread, through the image's own operations. The short cut: a transfer that lies in one piece
- * of the host file (all of a raw disk, allocated runs of qcow2) goes to io_uring at once. Whatever a short cut does not finish, a
- * short transfer or an error, is run again by a worker, whose result counts. */
+ * Every request can be run by a worker thread, through the image's own operations. The short cut: a transfer that lies
+ * in one piece of the host file (all of a raw disk, allocated runs of qcow2) goes to io_uring at once. Whatever a short
+ * cut does not finish, a short transfer or an error, is run again by a worker, whose result counts. */
 #include "disk/disk.h"
 #include "base/trace.h"
 #include "disk/disk_ring.h"
@@ -235,7 +235,8 @@ static int start_io(struct disk *d, const struct disk_options *o, struct event_l
     return event_loop_watch(loop, d->event_fd, WATCH_READ, on_event, d, &d->watch, e);
 }
 
-int disk_open(const char *path, const struct disk_options *options, struct event_loop *loop, struct disk **ret, struct err *e)
+int disk_open(const char *path, const struct disk_options *options, struct event_loop *loop, struct disk **ret,
+              struct err *e)
 {
     struct disk *d = calloc(1, sizeof(*d));
     int r;

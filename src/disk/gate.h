@@ -1,8 +1,9 @@
-/* Who may use the data clusters of an image: any number of transfers to clusters that stay where they are (shared), or one
- * operation that moves or frees clusters (exclusive).
+/* Who may use the data clusters of an image: any number of transfers to clusters that stay where they are (shared), or
+ * one operation that moves or frees clusters (exclusive).
  *
- * Unlike a pthread_rwlock, a shared hold may be released by another thread than the one that took it: io_uring transfers
- * begin and end outside any worker. A waiting exclusive user holds back new shared ones, so that it does not starve. */
+ * Unlike a pthread_rwlock, a shared hold may be released by another thread than the one that took it: io_uring
+ * transfers begin and end outside any worker. A waiting exclusive user holds back new shared ones, so that it does not
+ * starve. */
 #ifndef DISK_GATE_H
 #define DISK_GATE_H
 #include "base/types.h"

@@ -11,17 +11,21 @@
 
 enum { BACKING_DEPTH_MAX = 32, PROBE_LENGTH = 512 };
 
-/* Formats that a guest or another program may have written. Those without a reader here are known so that nobody mistakes
- * them for raw disks and overwrites them. */
+/* Formats that a guest or another program may have written. Those without a reader here are known so that nobody
+ * mistakes them for raw disks and overwrites them. */
 static const struct {
     u32 at, length;
     const char *magic, *name;
     enum disk_format format;
 } magics[] = {
-    {0, 4, "QFI\xfb", "qcow2", DISK_FORMAT_QCOW2},    {0, 4, "KDMV", "VMDK", DISK_FORMAT_AUTO},
-    {0, 4, "COWD", "VMDK", DISK_FORMAT_AUTO},         {0, 21, "# Disk DescriptorFile", "VMDK", DISK_FORMAT_AUTO},
-    {0, 8, "vhdxfile", "VHDX", DISK_FORMAT_AUTO},     {0, 8, "conectix", "VHD", DISK_FORMAT_AUTO},
-    {64, 4, "\x7f\x10\xda\xbe", "VDI", DISK_FORMAT_AUTO}, {0, 4, "QED\0", "QED", DISK_FORMAT_AUTO},
+    {0, 4, "QFI\xfb", "qcow2", DISK_FORMAT_QCOW2},
+    {0, 4, "KDMV", "VMDK", DISK_FORMAT_AUTO},
+    {0, 4, "COWD", "VMDK", DISK_FORMAT_AUTO},
+    {0, 21, "# Disk DescriptorFile", "VMDK", DISK_FORMAT_AUTO},
+    {0, 8, "vhdxfile", "VHDX", DISK_FORMAT_AUTO},
+    {0, 8, "conectix", "VHD", DISK_FORMAT_AUTO},
+    {64, 4, "\x7f\x10\xda\xbe", "VDI", DISK_FORMAT_AUTO},
+    {0, 4, "QED\0", "QED", DISK_FORMAT_AUTO},
 };
 
 int image_format_parse(const char *name, enum disk_format *ret, struct err *e)
@@ -46,8 +50,10 @@ int image_format_probe(int fd, const char *path, enum disk_format *ret, struct e
         if (memcmp(head + magics[i].at, magics[i].magic, magics[i].length))
             continue;
         if (magics[i].format == DISK_FORMAT_AUTO)
-            return err_set(e, -EINVAL, "disk '%s' looks like a %s image, which is not supported; convert it with qemu-img, "
-                           "or say format=raw if it is a raw disk", path, magics[i].name);
+            return err_set(e, -EINVAL,
+                           "disk '%s' looks like a %s image, which is not supported; convert it with qemu-img, "
+                           "or say format=raw if it is a raw disk",
+                           path, magics[i].name);
         *ret = magics[i].format;
         return 0;
     }
@@ -55,7 +61,8 @@ int image_format_probe(int fd, const char *path, enum disk_format *ret, struct e
     return 0;
 }
 
-static int check_chain(int fd, const char *path, const struct image_chain *above, struct image_chain *ret, struct err *e)
+static int check_chain(int fd, const char *path, const struct image_chain *above, struct image_chain *ret,
+                       struct err *e)
 {
     struct stat st;
 
@@ -70,8 +77,8 @@ static int check_chain(int fd, const char *path, const struct image_chain *above
     return 0;
 }
 
-static int open_format(int fd, const char *path, enum disk_format format, unsigned flags, const struct image_chain *chain,
-                       struct image **ret, struct err *e)
+static int open_format(int fd, const char *path, enum disk_format format, unsigned flags,
+                       const struct image_chain *chain, struct image **ret, struct err *e)
 {
     bool probed = format == DISK_FORMAT_AUTO;
     int r = probed ? image_format_probe(fd, path, &format, e) : 0;
@@ -122,8 +129,8 @@ int image_resolve_path(const char *of, const char *name, char **ret, struct err 
     return n < 0 ? err_set(e, -ENOMEM, "no memory to open disk '%s'", of) : 0;
 }
 
-int image_open_backing(const char *of, const char *name, const char *format, unsigned flags, const struct image_chain *chain,
-                       struct image **ret, struct err *e)
+int image_open_backing(const char *of, const char *name, const char *format, unsigned flags,
+                       const struct image_chain *chain, struct image **ret, struct err *e)
 {
     enum disk_format f = DISK_FORMAT_AUTO;
     char *path;
@@ -184,9 +191,10 @@ int image_read(struct image *img, void *buf, u64 offset, u64 length)
     return image_readv(img, &iov, 1, offset, length);
 }
 
-/* A guest could turn a raw disk into an image of another format that names any file of the host as its backing file, and read that
- * file when the disk is opened the next time by its content. So the start of a disk that was taken for raw because of its content may
- * not become a magic number. The sector is copied first: the guest may change its memory while we look. */
+/* A guest could turn a raw disk into an image of another format that names any file of the host as its backing file,
+ * and read that file when the disk is opened the next time by its content. So the start of a disk that was taken for
+ * raw because of its content may not become a magic number. The sector is copied first: the guest may change its memory
+ * while we look. */
 static int write_probed(struct image *img, struct iov_cursor *c, u64 offset, u64 length)
 {
     u8 head[PROBE_LENGTH];

@@ -1,5 +1,6 @@
-/* An image file of some format, opened for synchronous use: what the asynchronous disk (disk.h), the image verbs and the tests
- * stand on. A format is one table of operations; image.c dispatches and checks ranges before a format sees them.
+/* An image file of some format, opened for synchronous use: what the asynchronous disk (disk.h), the image verbs and
+ * the tests stand on. A format is one table of operations; image.c dispatches and checks ranges before a format sees
+ * them.
  *
  * Any thread may call, several at once. Image files are hostile: a format validates every number it reads from one. */
 #ifndef DISK_IMAGE_H
@@ -43,23 +44,24 @@ struct image_ops {
     /* What is at `offset`, and for how many bytes (at most `length`, at least 1) that is so. */
     int (*map)(struct image *img, u64 offset, u64 length, struct image_extent *ret);
 
-    /* Whether the whole range lies in one piece of the host file where a transfer can go without the format's help, found
-     * without waiting for anything. If true, the range stays there until direct_end. */
+    /* Whether the whole range lies in one piece of the host file where a transfer can go without the format's help,
+     * found without waiting for anything. If true, the range stays there until direct_end. */
     bool (*direct_begin)(struct image *img, bool write, u64 offset, u64 length, u64 *ret_host_offset);
     void (*direct_end)(struct image *img);
 
     /* Stores exactly one cluster compressed, over nothing; 1 if it does not shrink (nothing is stored). May be NULL. */
     int (*write_compressed)(struct image *img, const void *cluster, u64 offset);
 
-    void (*close)(struct image *img); /* flushes, frees the format's own; the file and the backing image are image.c's */
+    /* Flushes, frees the format's own; the file and the backing image are image.c's. */
+    void (*close)(struct image *img);
 };
 
 struct image {
     const struct image_ops *ops;
     int fd;
-    char *path;            /* as given, for messages */
-    u64 size;              /* bytes, a multiple of 512 */
-    u64 cluster_size;      /* unit of allocation, 0 if none */
+    char *path;       /* as given, for messages */
+    u64 size;         /* bytes, a multiple of 512 */
+    u64 cluster_size; /* unit of allocation, 0 if none */
     bool readonly;
     bool probed;           /* the format was guessed from the content */
     struct image *backing; /* owned; NULL if none */
@@ -74,8 +76,8 @@ struct image_chain {
 
 int image_open(const char *path, enum disk_format format, unsigned flags, struct image **ret, struct err *e);
 /* The backing file `name` as it stands in the image `of`: a relative path starts at the folder of `of`. Read-only. */
-int image_open_backing(const char *of, const char *name, const char *format, unsigned flags, const struct image_chain *chain,
-                       struct image **ret, struct err *e);
+int image_open_backing(const char *of, const char *name, const char *format, unsigned flags,
+                       const struct image_chain *chain, struct image **ret, struct err *e);
 /* Flushes what it can; callers that care flush first. NULL is fine. */
 void image_close(struct image *img);
 
@@ -91,17 +93,21 @@ int image_map(struct image *img, u64 offset, u64 length, struct image_extent *re
 
 /* "raw", "qcow2"; -EINVAL and a sentence for other names. */
 int image_format_parse(const char *name, enum disk_format *ret, struct err *e);
-/* The format that the file's first bytes show: RAW when they show none; -EINVAL and a sentence for formats that others know. */
+/* The format that the file's first bytes show: RAW when they show none; -EINVAL and a sentence for formats that others
+ * know. */
 int image_format_probe(int fd, const char *path, enum disk_format *ret, struct err *e);
-/* Where the file `name` that image `of` refers to is found. To be freed. -EINVAL and a sentence if it is no file name. */
+/* Where the file `name` that image `of` refers to is found. To be freed. -EINVAL and a sentence if it is no file
+ * name. */
 int image_resolve_path(const char *of, const char *name, char **ret, struct err *e);
 
 extern const struct image_ops raw_ops, qcow2_ops;
 
 /* The formats. They take over `fd` on success only. */
 int raw_open(int fd, const char *path, unsigned flags, struct image **ret, struct err *e);
-int qcow2_open(int fd, const char *path, unsigned flags, const struct image_chain *chain, struct image **ret, struct err *e);
-/* A writable overlay over `backing` in an unlinked temporary file; it vanishes when it is closed. Owns `backing` on success. */
+int qcow2_open(int fd, const char *path, unsigned flags, const struct image_chain *chain, struct image **ret,
+               struct err *e);
+/* A writable overlay over `backing` in an unlinked temporary file; it vanishes when it is closed. Owns `backing` on
+ * success. */
 int qcow2_open_overlay(struct image *backing, struct image **ret, struct err *e);
 
 #endif

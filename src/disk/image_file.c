@@ -1,10 +1,10 @@
 /* Host files under images: see image_file.h.
  *
- * Locks are open-file-description locks (fcntl(2), F_OFD_SETLK): they belong to the open file, so two disks of one process
- * exclude each other, and they vanish with the process. The bytes are chosen to meet QEMU's protocol: QEMU marks what it does to an image
- * by shared locks on bytes 100+n and what it forbids others by shared locks on bytes 200+n (n: 0 read, 1 write, 3 resize).
- * A writer of ours locks the whole file exclusively, which collides with every one of those bytes; a reader takes QEMU's
- * reader bytes and looks whether somebody writes. */
+ * Locks are open-file-description locks (fcntl(2), F_OFD_SETLK): they belong to the open file, so two disks of one
+ * process exclude each other, and they vanish with the process. The bytes are chosen to meet QEMU's protocol: QEMU
+ * marks what it does to an image by shared locks on bytes 100+n and what it forbids others by shared locks on bytes
+ * 200+n (n: 0 read, 1 write, 3 resize). A writer of ours locks the whole file exclusively, which collides with every
+ * one of those bytes; a reader takes QEMU's reader bytes and looks whether somebody writes. */
 #include "disk/image_file.h"
 
 #include <errno.h>
@@ -63,7 +63,8 @@ static int refuse_other_kinds(int fd, const char *path, struct err *e)
         return err_set(e, -errno, "cannot examine disk '%s': %s", path, strerror(errno));
     if (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode))
         return 0;
-    return err_set(e, -EINVAL, "'%s' is %s, not a disk image", path, S_ISDIR(st.st_mode) ? "a directory" : "a special file");
+    return err_set(e, -EINVAL, "'%s' is %s, not a disk image", path,
+                   S_ISDIR(st.st_mode) ? "a directory" : "a special file");
 }
 
 int image_file_open(const char *path, bool writable, bool lock, int *ret_fd, struct err *e)

@@ -6,8 +6,8 @@
 #include "disk/iov.h"
 
 /* Opens `path` (close-on-exec) and takes its lock unless `lock` is false: a writer excludes everybody, readers share.
- * The locks are understood by QEMU too. Fails with a sentence; -EBUSY if somebody else uses the file in a way that conflicts.
- * What is neither a regular file nor a block device is refused. */
+ * The locks are understood by QEMU too. Fails with a sentence; -EBUSY if somebody else uses the file in a way that
+ * conflicts. What is neither a regular file nor a block device is refused. */
 int image_file_open(const char *path, bool writable, bool lock, int *ret_fd, struct err *e);
 
 /* Regular file or block device: its length in bytes. */

@@ -14,7 +14,8 @@ static int fill_file(int fd, const char *path, enum disk_format format, const st
     if (format == DISK_FORMAT_QCOW2)
         return qcow2_create(fd, path, qcow2, e);
     if (qcow2->size > INT64_MAX || ftruncate(fd, (off_t)qcow2->size) < 0)
-        return err_set(e, -EFBIG, "cannot make disk '%s' as large as %llu bytes", path, (unsigned long long)qcow2->size);
+        return err_set(e, -EFBIG, "cannot make disk '%s' as large as %llu bytes", path,
+                       (unsigned long long)qcow2->size);
     return 0;
 }
 

@@ -1,4 +1,5 @@
-/* A place in a scatter list: requests are cut along the runs of an image, and each piece takes the next bytes of the list. */
+/* A place in a scatter list: requests are cut along the runs of an image, and each piece takes the next bytes of the
+ * list. */
 #ifndef DISK_IOV_H
 #define DISK_IOV_H
 #include "base/types.h"
@@ -13,8 +14,8 @@ struct iov_cursor {
 /* A cursor over one buffer; `iov` is storage that must live as long as the cursor. */
 struct iov_cursor iov_cursor_of(struct iovec *iov, void *buf, size_t length);
 
-/* Takes at most `max` bytes into at most `out_max` elements of `out` and moves on. Returns the bytes taken, less than `max`
- * when `out` is full or the list ends. */
+/* Takes at most `max` bytes into at most `out_max` elements of `out` and moves on. Returns the bytes taken, less than
+ * `max` when `out` is full or the list ends. */
 size_t iov_take(struct iov_cursor *c, u64 max, struct iovec *out, int out_max, int *ret_count);
 
 /* These expect that `length` bytes are left. They move on by as much. */

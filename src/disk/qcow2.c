@@ -1,9 +1,10 @@
-/* qcow2 images: opening, closing, and the table of operations. The parts: qcow2_header.c, qcow2_cache.c, qcow2_refcount.c,
- * qcow2_reftable.c, qcow2_map.c, qcow2_io.c, qcow2_compress.c, qcow2_create.c, qcow2_check.c, qcow2_snapshot.c; what binds
- * them together stands in qcow2_internal.h.
+/* qcow2 images: opening, closing, and the table of operations. The parts: qcow2_header.c, qcow2_cache.c,
+ * qcow2_refcount.c, qcow2_reftable.c, qcow2_map.c, qcow2_io.c, qcow2_compress.c, qcow2_create.c, qcow2_check.c,
+ * qcow2_snapshot.c; what binds them together stands in qcow2_internal.h.
  *
- * Left out: encryption, external data files, extended L2 entries (refused with a sentence); bitmaps (dropped by their auto-clear bit
- * when the image is written to); making snapshots. Lazy refcounts are accepted and not made use of: refcounts are always exact. */
+ * Left out: encryption, external data files, extended L2 entries (refused with a sentence); bitmaps (dropped by their
+ * auto-clear bit when the image is written to); making snapshots. Lazy refcounts are accepted and not made use of:
+ * refcounts are always exact. */
 #include "base/trace.h"
 #include "disk/image_file.h"
 #include "disk/qcow2_internal.h"
@@ -75,7 +76,8 @@ static int load_tables(struct qcow2 *q, struct err *e)
     return r < 0 ? err_set(e, r, "cannot load the tables of disk '%s': %s", q->image.path, strerror(-r)) : 0;
 }
 
-/* A dirty image was not closed after refcounts were left for later: they are counted anew before anything is allocated. */
+/* A dirty image was not closed after refcounts were left for later: they are counted anew before anything is
+ * allocated. */
 static int repair_dirty(struct qcow2 *q, struct err *e)
 {
     struct qcow2_check check = {0};
@@ -94,7 +96,8 @@ static int prepare_writing(struct qcow2 *q, struct err *e)
     int r = 0;
 
     if (q->h.incompatible & QCOW2_INCOMPAT_CORRUPT)
-        return err_set(e, -EIO, "disk '%s' is marked as corrupt; see 'skerry image check', or use it read-only", q->image.path);
+        return err_set(e, -EIO, "disk '%s' is marked as corrupt; see 'skerry image check', or use it read-only",
+                       q->image.path);
     if (q->h.incompatible & QCOW2_INCOMPAT_DIRTY)
         r = repair_dirty(q, e);
     if (r < 0 || !q->h.autoclear)
@@ -124,7 +127,8 @@ static int open_parts(struct qcow2 *q, unsigned flags, const struct image_chain 
     return r;
 }
 
-int qcow2_open(int fd, const char *path, unsigned flags, const struct image_chain *chain, struct image **ret, struct err *e)
+int qcow2_open(int fd, const char *path, unsigned flags, const struct image_chain *chain, struct image **ret,
+               struct err *e)
 {
     struct qcow2 *q = qcow2_new(fd, path);
     int r;
@@ -188,9 +192,17 @@ static void qcow2_close(struct image *img)
 }
 
 const struct image_ops qcow2_ops = {
-    .name = "qcow2", .read = qcow2_read, .write = qcow2_write, .write_zeroes = qcow2_write_zeroes,
-    .discard = qcow2_discard, .flush = qcow2_flush, .map = qcow2_map_extent, .direct_begin = qcow2_direct_begin,
-    .direct_end = qcow2_direct_end, .write_compressed = qcow2_write_compressed, .close = qcow2_close,
+    .name = "qcow2",
+    .read = qcow2_read,
+    .write = qcow2_write,
+    .write_zeroes = qcow2_write_zeroes,
+    .discard = qcow2_discard,
+    .flush = qcow2_flush,
+    .map = qcow2_map_extent,
+    .direct_begin = qcow2_direct_begin,
+    .direct_end = qcow2_direct_end,
+    .write_compressed = qcow2_write_compressed,
+    .close = qcow2_close,
 };
 
 static int open_temporary(struct err *e)
@@ -239,10 +251,14 @@ void qcow2_info(struct image *img, struct qcow2_info *ret)
     const struct qcow2 *q = qcow2_of(img);
 
     *ret = (struct qcow2_info){
-        .version = q->h.version, .refcount_bits = 1u << q->h.refcount_order, .cluster_size = q->cluster_size,
+        .version = q->h.version,
+        .refcount_bits = 1u << q->h.refcount_order,
+        .cluster_size = q->cluster_size,
         .compression = q->h.compression_type == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib",
-        .backing_name = q->backing_name, .backing_format = q->backing_format,
+        .backing_name = q->backing_name,
+        .backing_format = q->backing_format,
         .lazy_refcounts = q->h.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS,
-        .dirty = q->h.incompatible & QCOW2_INCOMPAT_DIRTY, .corrupt = q->h.incompatible & QCOW2_INCOMPAT_CORRUPT,
+        .dirty = q->h.incompatible & QCOW2_INCOMPAT_DIRTY,
+        .corrupt = q->h.incompatible & QCOW2_INCOMPAT_CORRUPT,
     };
 }

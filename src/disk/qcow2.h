@@ -1,4 +1,5 @@
-/* What qcow2 has beyond the operations of every image: creation, check and repair, snapshots, and what its header says. */
+/* What qcow2 has beyond the operations of every image: creation, check and repair, snapshots, and what its header
+ * says. */
 #ifndef DISK_QCOW2_H
 #define DISK_QCOW2_H
 #include "disk/image.h"
@@ -21,23 +22,25 @@ struct qcow2_create {
     bool lazy_refcounts;
     const char *backing, *backing_format; /* as they are to be stored; NULL if none */
 };
-#define QCOW2_CREATE_DEFAULT                                                                                                 \
-    {.version = 3, .cluster_bits = QCOW2_CLUSTER_BITS_DEFAULT, .refcount_order = QCOW2_REFCOUNT_ORDER_DEFAULT}
+#define QCOW2_CREATE_DEFAULT                                                                                     \
+    {                                                                                                            \
+        .version = 3, .cluster_bits = QCOW2_CLUSTER_BITS_DEFAULT, .refcount_order = QCOW2_REFCOUNT_ORDER_DEFAULT \
+    }
 
 /* Writes an empty image into the empty file `fd`, which stays the caller's. */
 int qcow2_create(int fd, const char *path, const struct qcow2_create *c, struct err *e);
 
 struct qcow2_check {
-    u64 errors, leaks;      /* corrupt entries; clusters that are counted more often than used */
-    u64 fixed;              /* of them, what was repaired */
+    u64 errors, leaks;         /* corrupt entries; clusters that are counted more often than used */
+    u64 fixed;                 /* of them, what was repaired */
     u64 allocated, compressed; /* of the guest disk */
     void (*report)(void *ctx, const char *sentence); /* one line a finding; may be NULL */
     void *ctx;
 };
 enum qcow2_repair { QCOW2_REPAIR_NONE, QCOW2_REPAIR_LEAKS, QCOW2_REPAIR_ALL };
 
-/* Compares the refcounts with what the tables refer to. Repair needs a writable image. -Exxx only if the check itself fails.
- * Nobody else uses the image meanwhile. */
+/* Compares the refcounts with what the tables refer to. Repair needs a writable image. -Exxx only if the check itself
+ * fails. Nobody else uses the image meanwhile. */
 int qcow2_check(struct image *img, enum qcow2_repair repair, struct qcow2_check *ret, struct err *e);
 
 struct qcow2_info {

@@ -2,7 +2,7 @@
 #include "base/trace.h"
 #include "disk/byte_order.h"
 #include "disk/image_file.h"
-#include "disk/qcow2_internal.h"
+#include "disk/qcow2_refcount.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -129,8 +129,8 @@ static int cache_write(struct qcow2 *q, struct qcow2_cache *c)
     return r;
 }
 
-/* A refcount block may be written at any time: higher counts leak at worst, lower ones are only made once nothing on disk
- * refers to the clusters. An L2 table must wait for what it refers to. */
+/* A refcount block may be written at any time: higher counts leak at worst, lower ones are only made once nothing on
+ * disk refers to the clusters. An L2 table must wait for what it refers to. */
 static int make_clean(struct qcow2 *q, struct qcow2_cache *c, struct qcow2_cached *s)
 {
     if (!s->dirty)

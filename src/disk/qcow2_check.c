@@ -1,11 +1,11 @@
 /* Check and repair of qcow2 images: counts what the tables refer to and compares that with the refcounts in the file.
  *
- * A count that is too low is corruption (the cluster may be given to a second user), one too high is a leak. Repair lowers
- * leaked counts, or counts everything anew in new refcount blocks and sets the "copied" flags by them. References to places
- * outside of the file are reported and stay. */
+ * A count that is too low is corruption (the cluster may be given to a second user), one too high is a leak. Repair
+ * lowers leaked counts, or counts everything anew in new refcount blocks and sets the "copied" flags by them.
+ * References to places outside of the file are reported and stay. */
 #include "disk/byte_order.h"
 #include "disk/image_file.h"
-#include "disk/qcow2_internal.h"
+#include "disk/qcow2_refcount.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -21,7 +21,7 @@ struct checker {
     struct qcow2_check *out;
     u32 *counts; /* uses found, a cluster each; mapped, so untouched parts take no memory */
     u64 clusters;
-    bool quiet;  /* counting a second time */
+    bool quiet; /* counting a second time */
 };
 
 static void finding(struct checker *c, u64 *counter, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -250,8 +250,8 @@ static int compare_cluster(struct checker *c, u64 cluster, bool lower, u64 *ret_
     else if (r < 0)
         return r;
     if (is > used) {
-        finding(c, &c->out->leaks, "cluster %llu is used %llu times and counted %llu times: leaked", HEX(cluster), HEX(used),
-                HEX(is));
+        finding(c, &c->out->leaks, "cluster %llu is used %llu times and counted %llu times: leaked", HEX(cluster),
+                HEX(used), HEX(is));
         if (lower && !qcow2_refcount_set(c->q, cluster, used))
             c->out->fixed++;
     } else if (is < used) {

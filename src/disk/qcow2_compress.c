@@ -1,8 +1,9 @@
-/* Compressed clusters: a raw deflate stream (window of 4 KiB when we write) or a zstd frame, packed at byte granularity. They are
- * read through a buffer of one cluster, because guests read them in small pieces; they are written by `image convert -c` only. */
+/* Compressed clusters: a raw deflate stream (window of 4 KiB when we write) or a zstd frame, packed at byte
+ * granularity. They are read through a buffer of one cluster, because guests read them in small pieces; they are
+ * written by `image convert -c` only. */
 #include "base/trace.h"
 #include "disk/image_file.h"
-#include "disk/qcow2_internal.h"
+#include "disk/qcow2_refcount.h"
 
 #include <errno.h>
 #include <stdlib.h>

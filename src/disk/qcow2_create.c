@@ -1,6 +1,6 @@
 /* A new, empty qcow2 image: header, L1 table of zeros, refcount table and blocks that count these. */
 #include "disk/image_file.h"
-#include "disk/qcow2_internal.h"
+#include "disk/qcow2_refcount.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,7 +13,8 @@ static int set_geometry(struct qcow2 *q, const struct qcow2_create *c, struct er
 
     if (c->cluster_bits < QCOW2_CLUSTER_BITS_MIN || c->cluster_bits > QCOW2_CLUSTER_BITS_MAX)
         return err_set(e, -EINVAL, "the cluster size must be a power of two from 512 to 2M");
-    if (c->version == 2 && (c->lazy_refcounts || c->compression_type || c->refcount_order != QCOW2_REFCOUNT_ORDER_DEFAULT))
+    if (c->version == 2 &&
+        (c->lazy_refcounts || c->compression_type || c->refcount_order != QCOW2_REFCOUNT_ORDER_DEFAULT))
         return err_set(e, -EINVAL, "lazy refcounts, zstd and other refcount widths than 16 need version 3");
     q->cluster_bits = c->cluster_bits;
     q->cluster_size = BIT(c->cluster_bits);

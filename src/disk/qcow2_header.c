@@ -1,5 +1,5 @@
-/* The first cluster of a qcow2 file: header, header extensions, name of the backing file. One table of fields serves reading
- * and writing. Extensions that are not understood stay in the file untouched. */
+/* The first cluster of a qcow2 file: header, header extensions, name of the backing file. One table of fields serves
+ * reading and writing. Extensions that are not understood stay in the file untouched. */
 #include "disk/byte_order.h"
 #include "disk/image_file.h"
 #include "disk/qcow2_internal.h"
@@ -13,12 +13,28 @@ static const struct header_field {
     u8 at, size;
     u16 member; /* offset in struct qcow2_header */
 } header_fields[] = {
-#define FIELD(at, m) {at, sizeof(((struct qcow2_header *)0)->m), offsetof(struct qcow2_header, m)}
-    FIELD(4, version),          FIELD(8, backing_offset),     FIELD(16, backing_length),    FIELD(20, cluster_bits),
-    FIELD(24, size),            FIELD(32, crypt_method),      FIELD(36, l1_size),           FIELD(40, l1_offset),
-    FIELD(48, reftable_offset), FIELD(56, reftable_clusters), FIELD(60, nb_snapshots),      FIELD(64, snapshots_offset),
-    FIELD(72, incompatible),    FIELD(80, compatible),        FIELD(88, autoclear),         FIELD(96, refcount_order),
-    FIELD(100, header_length),  FIELD(104, compression_type),
+#define FIELD(at, m)                                                                \
+    {                                                                               \
+        at, sizeof(((struct qcow2_header *)0)->m), offsetof(struct qcow2_header, m) \
+    }
+    FIELD(4, version),
+    FIELD(8, backing_offset),
+    FIELD(16, backing_length),
+    FIELD(20, cluster_bits),
+    FIELD(24, size),
+    FIELD(32, crypt_method),
+    FIELD(36, l1_size),
+    FIELD(40, l1_offset),
+    FIELD(48, reftable_offset),
+    FIELD(56, reftable_clusters),
+    FIELD(60, nb_snapshots),
+    FIELD(64, snapshots_offset),
+    FIELD(72, incompatible),
+    FIELD(80, compatible),
+    FIELD(88, autoclear),
+    FIELD(96, refcount_order),
+    FIELD(100, header_length),
+    FIELD(104, compression_type),
 #undef FIELD
 };
 
@@ -100,8 +116,8 @@ static int check_geometry(struct qcow2 *q, struct err *e)
         return bad(q, e, "its cluster size is out of range");
     if (h->refcount_order > QCOW2_REFCOUNT_ORDER_MAX)
         return bad(q, e, "its refcounts are too wide");
-    if (h->version >= 3 && (h->header_length < QCOW2_HEADER_V3 || h->header_length % 8 ||
-                            h->header_length > BIT(h->cluster_bits)))
+    if (h->version >= 3 &&
+        (h->header_length < QCOW2_HEADER_V3 || h->header_length % 8 || h->header_length > BIT(h->cluster_bits)))
         return bad(q, e, "its header length is out of range");
     q->cluster_bits = h->cluster_bits;
     q->cluster_size = BIT(h->cluster_bits);
@@ -200,11 +216,12 @@ static int read_names(struct qcow2 *q, struct err *e)
 static int decode_checked(struct qcow2 *q, const u8 *p, struct err *e)
 {
     if (get_be32(p) != QCOW2_MAGIC)
-        return err_set(e, -EINVAL, "disk '%s' is not a qcow2 image; if it is a raw disk, say format=raw", q->image.path);
+        return err_set(e, -EINVAL, "disk '%s' is not a qcow2 image; if it is a raw disk, say format=raw",
+                       q->image.path);
     header_decode(&q->h, p, QCOW2_HEADER_V2);
     if (q->h.version != 2 && q->h.version != 3)
-        return err_set(e, -ENOTSUP, "disk '%s' is a qcow image of version %u; versions 2 and 3 are supported", q->image.path,
-                       q->h.version);
+        return err_set(e, -ENOTSUP, "disk '%s' is a qcow image of version %u; versions 2 and 3 are supported",
+                       q->image.path, q->h.version);
     if (q->h.version == 3)
         header_decode(&q->h, p, MAX(QCOW2_HEADER_V3, MIN(get_be32(p + 100), SECTOR_SIZE)));
     else

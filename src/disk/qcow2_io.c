@@ -1,6 +1,6 @@
 /* Guest data of a qcow2 image: reading, writing in place, writing to new clusters, zeroing and discarding. */
 #include "disk/image_file.h"
-#include "disk/qcow2_internal.h"
+#include "disk/qcow2_refcount.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -73,8 +73,8 @@ int qcow2_read(struct image *img, struct iov_cursor *to, u64 offset, u64 length)
     return r;
 }
 
-/* The part of a new cluster that the guest does not write now keeps what the guest saw there before. What lies beyond the
- * end of the disk is zero. */
+/* The part of a new cluster that the guest does not write now keeps what the guest saw there before. What lies beyond
+ * the end of the disk is zero. */
 static int write_kept(struct qcow2 *q, u64 offset, u64 length, u64 host, bool fresh)
 {
     u64 inside = offset < q->image.size ? MIN(length, q->image.size - offset) : 0;
@@ -110,7 +110,8 @@ static int write_new(struct qcow2 *q, struct iov_cursor *from, u64 offset, u64 l
     return r;
 }
 
-/* Writes to new clusters as much of `length` as fits into those that are free in a row. The gate is held exclusively. */
+/* Writes to new clusters as much of `length` as fits into those that are free in a row. The gate is held
+ * exclusively. */
 static int write_allocating(struct qcow2 *q, struct iov_cursor *from, u64 offset, u64 length, u64 *ret_written)
 {
     u64 head = qcow2_in_cluster(q, offset), host, got;
@@ -135,7 +136,8 @@ static int write_allocating(struct qcow2 *q, struct iov_cursor *from, u64 offset
 }
 
 /* One step of a write; `exclusive` says how the gate is held. -EAGAIN: it takes more than that. */
-static int write_step(struct qcow2 *q, struct iov_cursor *from, u64 offset, u64 length, bool exclusive, u64 *ret_written)
+static int write_step(struct qcow2 *q, struct iov_cursor *from, u64 offset, u64 length, bool exclusive,
+                      u64 *ret_written)
 {
     struct qcow2_run run;
     int r = qcow2_map(q, offset, length, true, &run);
@@ -195,7 +197,8 @@ static int write_zero_bytes(struct qcow2 *q, u64 offset, u64 length)
     return r;
 }
 
-/* A cluster without content reads as zeros by itself, or by the zero flag where a backing file would show. Version 2 has no flag. */
+/* A cluster without content reads as zeros by itself, or by the zero flag where a backing file would show. Version 2
+ * has no flag. */
 static bool can_unmap(const struct qcow2 *q, u64 offset)
 {
     return q->h.version >= 3 || !backed_at(q, offset);
@@ -212,7 +215,8 @@ static int unmap_clusters(struct qcow2 *q, u64 offset, u64 clusters)
     return r;
 }
 
-/* One step of zeroing at `offset`. Whole clusters lose their content; parts of clusters are written (`discard`: left alone). */
+/* One step of zeroing at `offset`. Whole clusters lose their content; parts of clusters are written (`discard`: left
+ * alone). */
 static int zero_step(struct qcow2 *q, u64 offset, u64 length, bool discard, u64 *ret_done)
 {
     bool whole = !qcow2_in_cluster(q, offset) && (length >= q->cluster_size || offset + length == q->image.size);

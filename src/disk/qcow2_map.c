@@ -1,8 +1,8 @@
-/* qcow2's cluster mapping: guest offset → L1 entry → L2 entry → place in the file. Nothing that a table says is believed before it
- * is checked: tables and data lie at cluster boundaries within the file. */
+/* qcow2's cluster mapping: guest offset → L1 entry → L2 entry → place in the file. Nothing that a table says is
+ * believed before it is checked: tables and data lie at cluster boundaries within the file. */
 #include "base/trace.h"
 #include "disk/byte_order.h"
-#include "disk/qcow2_internal.h"
+#include "disk/qcow2_refcount.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
 #include "base/trace.h"
 #include "disk/byte_order.h"
 #include "disk/image_file.h"
-#include "disk/qcow2_internal.h"
+#include "disk/qcow2_refcount.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -277,8 +277,8 @@ int qcow2_free_later(struct qcow2 *q, u64 offset, u64 clusters)
     return q->freed_count == FREED_MAX ? qcow2_meta_flush(q) : 0;
 }
 
-/* Continues in the cluster where the last one ended: `at` is not at a cluster's start. If `length` does not fit, the next
- * cluster of the file is needed as well. */
+/* Continues in the cluster where the last one ended: `at` is not at a cluster's start. If `length` does not fit, the
+ * next cluster of the file is needed as well. */
 static int continue_bytes(struct qcow2 *q, u64 at, u64 length, u64 *ret_offset)
 {
     u64 room = q->cluster_size - qcow2_in_cluster(q, at), count, next, got;

@@ -1,9 +1,10 @@
 /* A new refcount table: at creation, when the old one is full, and when refcounts are made anew from the mapping.
  *
- * The table and the new blocks lie in a row and must count themselves, so their number is found by trying until it fits. */
+ * The table and the new blocks lie in a row and must count themselves, so their number is found by trying until it
+ * fits. */
 #include "disk/byte_order.h"
 #include "disk/image_file.h"
-#include "disk/qcow2_internal.h"
+#include "disk/qcow2_refcount.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
-/* Snapshots inside a qcow2 file: read, for `image info` and for counting what they keep; never made or changed here. Their
- * clusters are protected by their refcounts, as those of every other user are. */
+/* Snapshots inside a qcow2 file: read, for `image info` and for counting what they keep; never made or changed here.
+ * Their clusters are protected by their refcounts, as those of every other user are. */
 #include "disk/byte_order.h"
 #include "disk/image_file.h"
 #include "disk/qcow2_internal.h"
@@ -39,7 +39,8 @@ static int read_entry(struct qcow2 *q, u64 offset, struct names *n, struct qcow2
     return r < 0 ? r : read_name(q, n->name, name_length, names + id_length);
 }
 
-int qcow2_snapshot_each(struct qcow2 *q, int (*fn)(void *ctx, const struct qcow2_snapshot *s), void *ctx, u64 *ret_length)
+int qcow2_snapshot_each(struct qcow2 *q, int (*fn)(void *ctx, const struct qcow2_snapshot *s), void *ctx,
+                        u64 *ret_length)
 {
     struct names *n = malloc(sizeof(*n));
     u64 offset = q->h.snapshots_offset, length = 0;

@@ -74,8 +74,15 @@ static void raw_close(struct image *img)
 }
 
 const struct image_ops raw_ops = {
-    .name = "raw", .read = raw_read, .write = raw_write, .write_zeroes = raw_write_zeroes, .discard = raw_discard,
-    .flush = raw_flush, .map = raw_map, .direct_begin = raw_direct_begin, .direct_end = raw_direct_end,
+    .name = "raw",
+    .read = raw_read,
+    .write = raw_write,
+    .write_zeroes = raw_write_zeroes,
+    .discard = raw_discard,
+    .flush = raw_flush,
+    .map = raw_map,
+    .direct_begin = raw_direct_begin,
+    .direct_end = raw_direct_end,
     .close = raw_close,
 };
 

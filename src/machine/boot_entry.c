@@ -3,6 +3,7 @@
  * off, and expect the local APIC as a PC's firmware leaves it. */
 #include "machine/boot_entry.h"
 #include "cpu/lapic.h"
+#include "cpu/msr.h"
 #include "cpu/vcpu_state.h"
 #include "machine/machine.h"
 
@@ -39,5 +40,7 @@ void machine_boot_enter(struct machine *m, const struct boot_entry *entry)
     if (entry->mode == BOOT_RESET)
         return;
     lapic_virtual_wire(vcpu_get(m->cpus, 0));
+    for (int n = 0; n < vcpu_count(m->cpus); n++)
+        mtrr_firmware_setup(vcpu_get(m->cpus, n));
     vcpu_boot(vcpu_get(m->cpus, 0), &regs);
 }

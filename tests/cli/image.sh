@@ -3,6 +3,7 @@
 set -u
 here=$(dirname "$0")
 . "$here/check.sh"
+skerry=$(realpath "$skerry")
 cd "$work" || exit 1
 
 # ok ARGUMENT… expects success with nothing on stderr.

@@ -19,7 +19,8 @@ int scratch_setup(void **state)
 {
     const char *seed = getenv("SEED");
 
-    snprintf(folder, sizeof(folder), "%s/skerry-disk-XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm"); /* fast syncs */
+    /* in memory, where syncs are fast */
+    snprintf(folder, sizeof(folder), "%s/skerry-disk-XXXXXX", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm");
     if (!mkdtemp(folder))
         return -1;
     rng_state = seed ? strtoull(seed, NULL, 0) : (u64)getpid() * 0x9e3779b97f4a7c15ull ^ (u64)time(NULL);

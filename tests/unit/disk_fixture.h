@@ -1,5 +1,5 @@
-/* What the disk tests share: a folder for scratch files, commands such as qemu-img, and a shadow: a plain buffer that says what a
- * disk must contain after any number of random operations. */
+/* What the disk tests share: a folder for scratch files, commands such as qemu-img, and a shadow: a plain buffer that
+ * says what a disk must contain after any number of random operations. */
 #ifndef TESTS_DISK_FIXTURE_H
 #define TESTS_DISK_FIXTURE_H
 #include "disk/image.h"
@@ -9,7 +9,8 @@ int scratch_setup(void **state); /* cmocka group fixtures; they also choose and 
 int scratch_teardown(void **state);
 
 const char *scratch(const char *name); /* path of a scratch file; stays valid */
-int shell(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* exit status; runs in the scratch folder, output dropped */
+/* Runs a command in the scratch folder, its output dropped. Exit status. */
+int shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool have_qemu_img(void);
 
 u64 rng(u64 below); /* seeded */
@@ -29,6 +30,6 @@ void shadow_adopt(struct shadow *s, struct image *img, u64 offset, u64 length);
 struct image *must_open(const char *path, enum disk_format format, unsigned flags);
 void must_create(const char *path, const struct qcow2_create *c);
 struct qcow2_check must_check(const char *path); /* prints what is wrong */
-void must_be_clean(const char *path); /* by our check and by qemu-img's */
+void must_be_clean(const char *path);            /* by our check and by qemu-img's */
 
 #endif

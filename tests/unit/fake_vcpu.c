@@ -3,7 +3,8 @@
 
 #include <stdlib.h>
 
-void lapic_virtual_wire(struct vcpu *c); /* of cpu/lapic.h, which would bring the real struct vcpu */
+void mtrr_firmware_setup(struct vcpu *c);
+void lapic_virtual_wire(struct vcpu *c); /* these of cpu/msr.h and cpu/lapic.h, which would bring the real struct vcpu */
 
 struct vcpu {
     struct vcpu_group *group;
@@ -115,6 +116,10 @@ void vcpu_boot(struct vcpu *c, const struct vcpu_boot_regs *regs)
     assert(!c->group->log.running && c->index == 0);
     c->group->log.boot = *regs;
     c->group->log.boots++;
+}
+
+void mtrr_firmware_setup(struct vcpu *c)
+{
 }
 
 void lapic_virtual_wire(struct vcpu *c)

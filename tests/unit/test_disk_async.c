@@ -1,7 +1,8 @@
-/* Disks as a VM uses them: many requests in flight through the event loop, by io_uring and by threads alone, against a shadow.
+/* Disks as a VM uses them: many requests in flight through the event loop, by io_uring and by threads alone, against a
+ * shadow.
  *
- * The disk is cut into lanes; each lane has one request in flight at a time, so what a read must see is known although requests
- * of different lanes overtake each other. */
+ * The disk is cut into lanes; each lane has one request in flight at a time, so what a read must see is known although
+ * requests of different lanes overtake each other. */
 #include "disk_fixture.h"
 
 #include <errno.h>
@@ -109,8 +110,12 @@ static void lane_next(struct lane *l)
             event_loop_stop(run->loop);
         return;
     }
-    l->r = (struct disk_request){.op = random_op(), .offset = l->base + at, .length = MIN(length, LANE_SIZE - at),
-                                 .iov = l->iov, .done = lane_done, .ctx = l};
+    l->r = (struct disk_request){.op = random_op(),
+                                 .offset = l->base + at,
+                                 .length = MIN(length, LANE_SIZE - at),
+                                 .iov = l->iov,
+                                 .done = lane_done,
+                                 .ctx = l};
     cut(l, l->r.length);
     if (l->r.op == DISK_WRITE)
         memset(l->buf, (int)rng(256), l->r.length), rng_fill(l->buf, MIN(l->r.length, 600));
@@ -241,12 +246,14 @@ static void note(struct disk_request *r, int result)
         event_loop_stop(w->loop);
 }
 
-static int result_of(struct disk *d, struct event_loop *loop, enum disk_op op, u64 offset, u64 length, size_t buf_length)
+static int result_of(struct disk *d, struct event_loop *loop, enum disk_op op, u64 offset, u64 length,
+                     size_t buf_length)
 {
     u8 *buf = calloc(1, MAX(buf_length, 1ul));
     struct iovec iov = {buf, buf_length};
     struct waiter w = {.loop = loop};
-    struct disk_request r = {.op = op, .offset = offset, .length = length, .iov = &iov, .iov_count = 1, .done = note, .ctx = &w};
+    struct disk_request r = {
+        .op = op, .offset = offset, .length = length, .iov = &iov, .iov_count = 1, .done = note, .ctx = &w};
 
     disk_submit(d, &r);
     assert_false(w.called); /* never from inside submit */
@@ -304,8 +311,13 @@ static void close_waits(void **unused)
     assert_int_equal(event_loop_create(&lock, &loop, &e), 0);
     assert_int_equal(disk_open(path, &o, loop, &d, &e), 0);
     for (int i = 0; i < 3; i++) {
-        r[i] = (struct disk_request){.op = DISK_WRITE, .offset = MIB(4) * (u64)i, .length = MIB(4), .iov = &iov, .iov_count = 1,
-                                     .done = note, .ctx = &w[i]};
+        r[i] = (struct disk_request){.op = DISK_WRITE,
+                                     .offset = MIB(4) * (u64)i,
+                                     .length = MIB(4),
+                                     .iov = &iov,
+                                     .iov_count = 1,
+                                     .done = note,
+                                     .ctx = &w[i]};
         disk_submit(d, &r[i]);
     }
     disk_close(d);

@@ -1,5 +1,6 @@
-/* A host that fails: writes without space, file systems without holes, syncs that report a loss. Requests fail with an error code, what
- * succeeded stays true, and a qcow2 image has leaks at worst. --wrap (see tests/unit/meson.build) puts the faults in. */
+/* A host that fails: writes without space, file systems without holes, syncs that report a loss. Requests fail with an
+ * error code, what succeeded stays true, and a qcow2 image has leaks at worst. --wrap (see tests/unit/meson.build) puts
+ * the faults in. */
 #include "disk_fixture.h"
 
 #include <errno.h>
@@ -16,7 +17,7 @@ enum { DISK = 4 << 20 };
 
 static int fault_every; /* one call in so many fails; 0: none */
 static bool sync_fault;
-static int failures;    /* requests that failed */
+static int failures; /* requests that failed */
 
 ssize_t __real_pwritev(int fd, const struct iovec *iov, int count, off_t offset);
 int __real_fdatasync(int fd);
@@ -129,9 +130,9 @@ static void without_space(const struct qcow2_create *shape)
 
 static void disk_full(void **unused)
 {
-    static const struct qcow2_create shapes[] = {
-        {.version = 3, .cluster_bits = 16, .refcount_order = 4}, {.version = 3, .cluster_bits = 9, .refcount_order = 6},
-        {.version = 2, .cluster_bits = 12, .refcount_order = 4}};
+    static const struct qcow2_create shapes[] = {{.version = 3, .cluster_bits = 16, .refcount_order = 4},
+                                                 {.version = 3, .cluster_bits = 9, .refcount_order = 6},
+                                                 {.version = 2, .cluster_bits = 12, .refcount_order = 4}};
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
         without_space(&shapes[i]);

@@ -1,5 +1,5 @@
-/* Image files that lie: every number of the header, truncated files, flipped bits in every table. Opening refuses with a sentence or
- * reading fails; nothing crashes (the sanitizers watch), grows without bound or takes forever. */
+/* Image files that lie: every number of the header, truncated files, flipped bits in every table. Opening refuses with
+ * a sentence or reading fails; nothing crashes (the sanitizers watch), grows without bound or takes forever. */
 #include "disk_fixture.h"
 
 #include <errno.h>
@@ -82,19 +82,43 @@ static void header_numbers(void **unused)
         unsigned flags;
         const char *says;
     } lies[] = {
-        {0, 4, 0x514649fa, 0, "not a qcow2"},   {4, 4, 1, 0, "version 1"},         {4, 4, 4, 0, "version 4"},
-        {8, 8, 5000, 0, "backing"},             {8, 8, UINT64_MAX, 0, "backing"},  {20, 4, 8, 0, "cluster size"},
-        {20, 4, 22, 0, "cluster size"},         {20, 4, UINT32_MAX, 0, "cluster size"},
-        {24, 8, UINT64_MAX, 0, "size"},         {24, 8, GIB(100), 0, "too small"}, {32, 4, 1, 0, "encrypted"},
-        {32, 4, 2, 0, "encrypted"},             {36, 4, 0, 0, "L1 table"},         {36, 4, UINT32_MAX, 0, "L1 table"},
-        {36, 4, 4 << 20, 0, "L1 table"},        {40, 8, 0, 0, "L1 table"},         {40, 8, 4097, 0, "L1 table"},
-        {40, 8, UINT64_MAX - 4095, 0, "L1 table"}, {48, 8, 0, 0, "refcount table"}, {48, 8, 4097, 0, "refcount table"},
-        {48, 8, BIT(62), 0, "refcount table"},  {56, 4, 0, 0, "refcount table"},   {56, 4, UINT32_MAX, 0, "refcount table"},
-        {72, 8, 2, IMAGE_WRITE, "corrupt"},     {72, 8, 4, 0, "second file"},      {72, 8, 16, 0, "extended L2"},
-        {72, 8, BIT(40), 0, "not known"},       {72, 8, 8, 0, "compression"},      {96, 4, 7, 0, "refcounts"},
-        {96, 4, UINT32_MAX, 0, "refcounts"},    {100, 4, 8, 0, "header length"},   {100, 4, 8192, 0, "header length"},
-        {100, 4, 113, 0, "header length"},      {104, 1, 1, 0, "compression"},     {104, 1, 9, 0, "compressed"},
-        {112, 4, 0xe2792aca, 0, "extension"},   {64, 8, 77, 0, NULL},
+        {0, 4, 0x514649fa, 0, "not a qcow2"},
+        {4, 4, 1, 0, "version 1"},
+        {4, 4, 4, 0, "version 4"},
+        {8, 8, 5000, 0, "backing"},
+        {8, 8, UINT64_MAX, 0, "backing"},
+        {20, 4, 8, 0, "cluster size"},
+        {20, 4, 22, 0, "cluster size"},
+        {20, 4, UINT32_MAX, 0, "cluster size"},
+        {24, 8, UINT64_MAX, 0, "size"},
+        {24, 8, GIB(100), 0, "too small"},
+        {32, 4, 1, 0, "encrypted"},
+        {32, 4, 2, 0, "encrypted"},
+        {36, 4, 0, 0, "L1 table"},
+        {36, 4, UINT32_MAX, 0, "L1 table"},
+        {36, 4, 4 << 20, 0, "L1 table"},
+        {40, 8, 0, 0, "L1 table"},
+        {40, 8, 4097, 0, "L1 table"},
+        {40, 8, UINT64_MAX - 4095, 0, "L1 table"},
+        {48, 8, 0, 0, "refcount table"},
+        {48, 8, 4097, 0, "refcount table"},
+        {48, 8, BIT(62), 0, "refcount table"},
+        {56, 4, 0, 0, "refcount table"},
+        {56, 4, UINT32_MAX, 0, "refcount table"},
+        {72, 8, 2, IMAGE_WRITE, "corrupt"},
+        {72, 8, 4, 0, "second file"},
+        {72, 8, 16, 0, "extended L2"},
+        {72, 8, BIT(40), 0, "not known"},
+        {72, 8, 8, 0, "compression"},
+        {96, 4, 7, 0, "refcounts"},
+        {96, 4, UINT32_MAX, 0, "refcounts"},
+        {100, 4, 8, 0, "header length"},
+        {100, 4, 8192, 0, "header length"},
+        {100, 4, 113, 0, "header length"},
+        {104, 1, 1, 0, "compression"},
+        {104, 1, 9, 0, "compressed"},
+        {112, 4, 0xe2792aca, 0, "extension"},
+        {64, 8, 77, 0, NULL},
     };
     struct file f = victim(3);
 
@@ -230,7 +254,10 @@ static void other_formats_are_known(void **unused)
     static const struct {
         u32 at;
         const char *magic, *name;
-    } formats[] = {{0, "KDMV", "VMDK"}, {0, "# Disk DescriptorFile", "VMDK"}, {0, "vhdxfile", "VHDX"}, {0, "conectix", "VHD"},
+    } formats[] = {{0, "KDMV", "VMDK"},
+                   {0, "# Disk DescriptorFile", "VMDK"},
+                   {0, "vhdxfile", "VHDX"},
+                   {0, "conectix", "VHD"},
                    {64, "\x7f\x10\xda\xbe", "VDI"}};
 
     for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {
@@ -269,7 +296,7 @@ static void repairs(void **unused)
 
         memcpy(copy, f.bytes, f.length);
         if (kind == 0)
-            put(copy + block + (f.length / CLUSTER + 3) * 2, 2, 1); /* a cluster beyond the file: no leak that matters */
+            put(copy + block + (f.length / CLUSTER + 3) * 2, 2, 1); /* beyond the file: no leak that matters */
         if (kind == 1)
             put(copy + block + 20 * 2, 2, 0);
         if (kind == 2) {
@@ -301,7 +328,7 @@ static void repairs(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(header_numbers), cmocka_unit_test(truncated_files), cmocka_unit_test(flipped_bits),
+        cmocka_unit_test(header_numbers), cmocka_unit_test(truncated_files),         cmocka_unit_test(flipped_bits),
         cmocka_unit_test(wild_entries),   cmocka_unit_test(other_formats_are_known), cmocka_unit_test(repairs),
     };
 

@@ -1,4 +1,5 @@
-/* Image formats, synchronously: random operations against a shadow, reopening, backing chains, snapshots of a run, locks. */
+/* Image formats, synchronously: random operations against a shadow, reopening, backing chains, snapshots of a run,
+ * locks. */
 #include "disk_fixture.h"
 
 #include <errno.h>
@@ -55,14 +56,17 @@ static void qcow2_random(void **unused)
         u32 version, cluster_bits, refcount_order;
         u64 size;
     } shapes[] = {
-        {3, 16, 4, MIB(20)}, {2, 16, 4, MIB(20)},  {3, 9, 4, MIB(14) + 512}, {3, 9, 6, MIB(4)}, {3, 9, 0, MIB(3)},
-        {3, 12, 1, MIB(7)},  {3, 12, 2, MIB(7)},   {3, 12, 3, MIB(7)},      {3, 12, 5, MIB(7)}, {3, 21, 4, MIB(40) + 1536},
-        {2, 9, 4, MIB(2)},   {3, 13, 4, KIB(100)}, {3, 16, 4, 512},
+        {3, 16, 4, MIB(20)}, {2, 16, 4, MIB(20)},        {3, 9, 4, MIB(14) + 512}, {3, 9, 6, MIB(4)},
+        {3, 9, 0, MIB(3)},   {3, 12, 1, MIB(7)},         {3, 12, 2, MIB(7)},       {3, 12, 3, MIB(7)},
+        {3, 12, 5, MIB(7)},  {3, 21, 4, MIB(40) + 1536}, {2, 9, 4, MIB(2)},        {3, 13, 4, KIB(100)},
+        {3, 16, 4, 512},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++) {
-        struct qcow2_create c = {.size = shapes[i].size, .version = shapes[i].version,
-                                 .cluster_bits = shapes[i].cluster_bits, .refcount_order = shapes[i].refcount_order};
+        struct qcow2_create c = {.size = shapes[i].size,
+                                 .version = shapes[i].version,
+                                 .cluster_bits = shapes[i].cluster_bits,
+                                 .refcount_order = shapes[i].refcount_order};
         const char *path = scratch("random.qcow2");
         struct shadow s = shadow_new(c.size);
 

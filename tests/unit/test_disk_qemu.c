@@ -1,5 +1,5 @@
-/* qcow2 against qemu-img and qemu-io, both ways: what they make we read and change, what we make they find clean and equal.
- * Skipped where qemu-utils is not installed. */
+/* qcow2 against qemu-img and qemu-io, both ways: what they make we read and change, what we make they find clean and
+ * equal. Skipped where qemu-utils is not installed. */
 #include "disk_fixture.h"
 #include "disk/image_make.h"
 
@@ -47,13 +47,24 @@ static struct shadow patchwork(u64 size)
     return s;
 }
 
-/* Each set of qemu-img's options: its image holds what it should; after our changes it is clean and equal for qemu-img. */
+/* Each set of qemu-img's options: its image holds what it should; after our changes it is clean and equal for
+ * qemu-img. */
 static void made_by_qemu(void **unused)
 {
     static const char *const options[] = {
-        "compat=1.1", "compat=0.10", "compat=1.1,lazy_refcounts=on", "cluster_size=512", "cluster_size=4096",
-        "cluster_size=2M", "refcount_bits=1", "refcount_bits=2", "refcount_bits=8", "refcount_bits=64",
-        "preallocation=metadata", "preallocation=falloc", "cluster_size=1024,refcount_bits=32",
+        "compat=1.1",
+        "compat=0.10",
+        "compat=1.1,lazy_refcounts=on",
+        "cluster_size=512",
+        "cluster_size=4096",
+        "cluster_size=2M",
+        "refcount_bits=1",
+        "refcount_bits=2",
+        "refcount_bits=8",
+        "refcount_bits=64",
+        "preallocation=metadata",
+        "preallocation=falloc",
+        "cluster_size=1024,refcount_bits=32",
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
@@ -207,7 +218,8 @@ static void in_turns(void **unused)
     shadow_free(&s);
 }
 
-static void copy(const char *from, const char *to, enum disk_format format, const struct qcow2_create *shape, bool compress)
+static void copy(const char *from, const char *to, enum disk_format format, const struct qcow2_create *shape,
+                 bool compress)
 {
     struct qcow2_create c = *shape;
     struct image_copy how = {.compress = compress};
@@ -226,8 +238,10 @@ static void copy(const char *from, const char *to, enum disk_format format, cons
 static void copies_are_equal(void **unused)
 {
     static const struct qcow2_create shapes[] = {
-        {.version = 3, .cluster_bits = 16, .refcount_order = 4}, {.version = 2, .cluster_bits = 9, .refcount_order = 4},
-        {.version = 3, .cluster_bits = 21, .refcount_order = 4}, {.version = 3, .cluster_bits = 12, .refcount_order = 0},
+        {.version = 3, .cluster_bits = 16, .refcount_order = 4},
+        {.version = 2, .cluster_bits = 9, .refcount_order = 4},
+        {.version = 3, .cluster_bits = 21, .refcount_order = 4},
+        {.version = 3, .cluster_bits = 12, .refcount_order = 0},
         {.version = 3, .cluster_bits = 16, .refcount_order = 4, .compression_type = QCOW2_COMPRESSION_ZSTD},
     };
     struct shadow s = patchwork(MIB(11) + 512);
@@ -262,9 +276,10 @@ static void locks_meet_qemus(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(made_by_qemu),      cmocka_unit_test(compressed_by_qemu), cmocka_unit_test(snapshots_are_kept),
-        cmocka_unit_test(chains_with_qemu),  cmocka_unit_test(in_turns),           cmocka_unit_test(copies_are_equal),
-        cmocka_unit_test(locks_meet_qemus),  cmocka_unit_test(bitmaps_are_left_alone),
+        cmocka_unit_test(made_by_qemu),       cmocka_unit_test(compressed_by_qemu),
+        cmocka_unit_test(snapshots_are_kept), cmocka_unit_test(chains_with_qemu),
+        cmocka_unit_test(in_turns),           cmocka_unit_test(copies_are_equal),
+        cmocka_unit_test(locks_meet_qemus),   cmocka_unit_test(bitmaps_are_left_alone),
     };
 
     if (system("command -v qemu-img qemu-io >/dev/null"))

@@ -145,7 +145,8 @@ static __attribute__((noinline)) bool execute(struct vcpu *c, const struct insn 
     if (__builtin_setjmp(c->fault_jump))
         return false;
     c->insn = i;
-    c->s.gpr[RIP] += i->len;
+    if (i->ends_block)
+        c->s.gpr[RIP] += i->len;
     i->fn(c, i);
     return true;
 }
@@ -159,13 +160,13 @@ int vector_machine_run(struct vector_machine *m, const u8 *bytes, u64 rip, int *
     c->s.gpr[RIP] = rip;
     vector_make_room(c);
     decode_insn(c, bytes, 15, c->code_size, &i);
+    insn_place(&i, 0);
     if (decoded_len)
         *decoded_len = i.len;
     done = execute(c, &i);
     ext_save(c);
     c->insn = NULL;
-    if (!done)
-        c->s.gpr[RIP] = rip;
+    c->s.gpr[RIP] = done ? rip + i.len : rip;
     m->vector = done ? -1 : c->fault_vector;
     return m->vector;
 }
