@@ -70,6 +70,7 @@ void interp_flush(struct vcpu *c)
 {
     struct interp *in = c->interp;
 
+    ext_save(c); /* these loops become memset */
     for (int n = 0; n < HASH_SIZE; n++)
         in->hash[n] = NULL;
     for (int n = 0; n < QUICK_SIZE; n++)

@@ -192,7 +192,7 @@ static void host_defaults(void)
     static const struct {
         _Alignas(64) u8 legacy[IMAGE_MXCSR];
         u32 mxcsr;
-        u8 rest[XSAVE_EXTENDED - IMAGE_MXCSR - 4];
+        u8 rest[HOST_AREA_SIZE - IMAGE_MXCSR - 4]; /* the CPU tries the whole area, though it loads nothing of it */
     } initial = {.mxcsr = MXCSR_RESET};
 
     host_xrstor(&initial, host.components);

@@ -677,7 +677,7 @@ static void timer_stale_callback(void **unused)
     assert_int_equal(serve(0), 0x40);
 }
 
-enum { SENDERS = 3, SENDS = 3000 };
+enum { SENDERS = 3, SENDS = 400 };
 
 struct sender {
     pthread_t thread;

@@ -425,7 +425,6 @@ static struct native_fault run_guest(struct test_case *c)
     return f;
 }
 
-static struct native_fault dbg[2];
 static void dump_case(const struct test_case *c, const char *what)
 {
     char text[128] = "?";
@@ -437,11 +436,6 @@ static void dump_case(const struct test_case *c, const char *what)
     for (int n = 0; n < c->len; n++)
         print_error("%02x", c->bytes[n]);
     print_error("), exception %d: %s\n", machine.vector, what);
-    if (strstr(text,"rstor")||strstr(text,"xsave")) {u64 at=0; ZydisRegisterContext regs = {{0}};
-    for (int n = 0; n < 16; n++) { regs.values[ZYDIS_REGISTER_RAX + n] = c->before.gpr[n]; regs.values[ZYDIS_REGISTER_EAX + n] = (u32)c->before.gpr[n]; }
-    ZydisCalcAbsoluteAddressEx(&c->zi, c->mem, native_address(c->len), &regs, &at);
-    print_error("   at %llx rfbm %llx:%llx err %llx/%llx addr %llx/%llx", (long long)at, (long long)c->before.gpr[2],(long long)c->before.gpr[0],(long long)dbg[0].error,(long long)dbg[1].error,(long long)dbg[0].address,(long long)dbg[1].address);
-    at-=ARENA; for(int n=0;n<8&&at<ARENA_SIZE-576;n++) print_error(" %llx",*(long long*)(c->arena+at+512+8*n)); print_error("\n"); }
 }
 
 static bool differs(const struct test_case *c, const char *what, u64 native, u64 ours)
@@ -559,7 +553,7 @@ static bool run_case(struct test_case *c)
 
     arena_fill(&machine, c->arena);
     native = run_native(c);
-    ours = run_guest(c); dbg[0]=native; dbg[1]=ours;
+    ours = run_guest(c);
     if (fault_was_optional(c, &native, &ours))
         return true;
     return !fault_differs(c, &native, &ours) && !state_differs_from_host(c);
