@@ -1,13 +1,16 @@
 /* The firmware's work before a kernel that is loaded directly: see pc_boot.h. Runs at power-on and after every reset,
  * and programs chips through their ports, as firmware does. */
 #include "board/pc_boot.h"
+
 #include "board/pc_map.h"
 #include "dev/hpet.h"
 #include "dev/mc146818_rtc.h"
 #include "dev/piix3_isa.h"
 #include "dev/piix4_pm.h"
 #include "firmware/acpi.h"
+#include "firmware/smbios.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum { E820_RAM = 1, E820_RESERVED = 2, E820_ACPI = 3 };
@@ -135,6 +138,14 @@ static void acpi_tables_build(const struct pc_boot *b, struct machine *m)
     assert(!r);
 }
 
+static void smbios_tables_build(struct machine *m)
+{
+    struct smbios_config config = {.cpu_count = m->config.cpu_count, .ram_size = m->config.ram_size};
+    int r = smbios_build(m->mem, &config, PC_SMBIOS, PC_SMBIOS_SIZE, PC_SMBIOS_ENTRY);
+
+    assert(!r || r == -ENOMEM); /* a guest lives without */
+}
+
 static void pc_boot(struct machine *m, void *ctx)
 {
     struct pc_boot *b = ctx;
@@ -146,6 +157,7 @@ static void pc_boot(struct machine *m, void *ctx)
     acpi_program(m);
     bios_data_fill(m);
     acpi_tables_build(b, m);
+    smbios_tables_build(m);
     if (boot_image_load(b->image, m->mem, &b->info, &entry, &e))
         machine_stop(m, MACHINE_FAILED, 0, e.text);
     else

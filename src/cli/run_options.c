@@ -1,6 +1,7 @@
 /* Parsing of what `skerry run` is told: see run_options.h. Sentences here do not name the option: option_parse does. */
 #include "cli/run_options.h"
 
+#include "base/dump.h"
 #include "base/trace.h"
 #include "cli/quantity.h"
 #include "cli/suggest.h"
@@ -269,6 +270,13 @@ static int set_trace(void *ctx, const char *value, struct err *e)
     return text_store(&((struct vm_config *)ctx)->trace, value, e);
 }
 
+static int set_dump(void *ctx, const char *value, struct err *e)
+{
+    if (dump_enable(value, e)) /* as with --trace */
+        return e->code;
+    return text_store(&((struct vm_config *)ctx)->dump, value, e);
+}
+
 static const struct option_spec options[] = {
     {"kernel", 0, "FILE", set_kernel, "the guest's kernel: a Linux bzImage, an ELF file with a\nPVH note, or a multiboot kernel"},
     {"initrd", 0, "FILE", set_initrd, "its initial RAM disk"},
@@ -291,6 +299,7 @@ static const struct option_spec options[] = {
      "(port 0xF4 ends the VM). WHERE as for\n--serial, stdio if left out"},
     {"no-reboot", 0, NULL, set_no_reboot, "end the VM where the guest would reset"},
     {"timeout", 0, "SECONDS", set_timeout, "end the VM after that time"},
+    {"dump", 0, "LIST", set_dump, "print on stderr what the engine decodes: guest (its\ninstructions, a block at a time)"},
     {"trace", 0, "LIST", set_trace, "trace these on stderr, separated by commas, or all:"},
     {0},
 };

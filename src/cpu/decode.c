@@ -28,6 +28,11 @@ void decode_setup(void)
     decoder_init(&decoders[2], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 }
 
+const ZydisDecoder *decoder_for(int code_size)
+{
+    return &decoders[code_size == 8 ? 2 : code_size == 4 ? 1 : 0];
+}
+
 /* Byte offset in gpr[] of a general register, RIP, or the zero register. */
 u8 register_offset(ZydisRegister r)
 {
@@ -221,7 +226,7 @@ int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struc
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     ZydisDecodedInstruction zi;
     struct insn_source src = {.zi = &zi, .op = op, .bytes = bytes, .code_size = code_size};
-    const ZydisDecoder *d = &decoders[code_size == 8 ? 2 : code_size == 4 ? 1 : 0];
+    const ZydisDecoder *d = decoder_for(code_size);
     ZyanStatus status;
 
     ext_save(c);

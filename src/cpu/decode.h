@@ -10,6 +10,9 @@ int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struc
 /* Once, before any decoding. */
 void decode_setup(void);
 
+/* The Zydis decoder for code of a size in bytes. */
+const ZydisDecoder *decoder_for(int code_size);
+
 /* Byte offset in gpr[] of a general register, of RIP, or of the zero register for any other. */
 u8 register_offset(ZydisRegister r);
 

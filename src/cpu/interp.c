@@ -13,6 +13,7 @@
 
 #include "cpu/access.h"
 #include "cpu/decode.h"
+#include "cpu/dump.h"
 #include "cpu/event.h"
 #include "cpu/world.h"
 #include "cpu/xstate.h"
@@ -183,6 +184,8 @@ static struct block *block_decode(struct vcpu *c, const u8 *hva)
         return NULL;
     b->bytes = (u16)at;
     b->end = i;
+    if (unlikely(dump_enabled & DUMP_GUEST))
+        dump_guest_code(c, fetch_linear(c), hva, b->bytes);
     b->next = c->interp->hash[hash_slot(hva)];
     c->interp->hash[hash_slot(hva)] = b;
     c->interp->arena_used += ALIGN_UP((u64)((u8 *)i - (u8 *)b), 8);

@@ -29,6 +29,7 @@ static const struct json_field config_fields[] = {
     FIELD(struct vm_config, no_reboot, BOOL, 0, 0),
     FIELD(struct vm_config, timeout_ms, U64, 0, INT32_MAX),
     FIELD(struct vm_config, trace, TEXT, 0, VM_TEXT_MAX),
+    FIELD(struct vm_config, dump, TEXT, 0, VM_TEXT_MAX),
     FIELD_END,
 };
 static const char *const nested_keys[] = {"disks", "forwards", "serial", "virtio_console", "debugcon", NULL};

@@ -61,6 +61,7 @@ struct vm_config {
     bool no_reboot;
     u64 timeout_ms; /* 0: none */
     char *trace;    /* list of trace categories, NULL: none */
+    char *dump;     /* list of base/dump.h, NULL: none */
 };
 
 void vm_config_init(struct vm_config *c); /* the defaults of `skerry run` */

@@ -3,6 +3,7 @@
 #include "vm/vm_main.h"
 
 #include "base/log.h"
+#include "base/dump.h"
 #include "base/trace.h"
 #include "proto/vm_channel.h"
 #include "vm/vm_run.h"
@@ -33,7 +34,7 @@ static void run_configured(int fd, struct vm_ended *ended)
 
     if (vm_channel_recv_config(fd, &config, &e))
         goto refused;
-    if (!config.trace || !trace_enable(config.trace, &e))
+    if ((!config.trace || !trace_enable(config.trace, &e)) && (!config.dump || !dump_enable(config.dump, &e)))
         e.code = vm_run(&config, fd, ended, &e);
     vm_config_free(&config);
     if (!e.code)

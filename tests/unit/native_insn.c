@@ -4,21 +4,34 @@
  * signals arrive on a stack of their own and make the code go on at the exit, which stores everything. */
 #include "native_insn.h"
 
+#include <asm/prctl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
+
+#include "cpu/xstate.h"
 
 #define CODE_END 0x800 /* offset in the page where the instruction ends and the way back begins */
 #define WAY_BACK64 0x900
 #define SIGNAL_STACK_SIZE 131072
+#define NATIVE_CS32 0x23 /* Linux' segment of 32-bit programs */
 
 static struct native_fault fault;
 static struct sigaction next_handler[65];
 static u8 signal_stack[SIGNAL_STACK_SIZE];
 
-struct native_state *native_st;      /* used by the assembly below */
+/* What the assembly below loads and stores. */
+struct native_registers {
+    _Alignas(64) u8 xsave[4096]; /* as the host lays it out */
+    u64 gpr[16];
+    u64 rflags;
+    u64 components;
+};
+struct native_registers native_registers, *native_st = &native_registers;
 u64 native_host_rsp, native_target, native_rsp, native_rax;
 u32 native_mxcsr = 0x1f80;
 struct far_pointer {
@@ -76,8 +89,25 @@ __asm__(
     "  fninit; ldmxcsr native_mxcsr(%rip); vzeroupper\n"
     "  popfq; pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
     "  ret\n");
-_Static_assert(offsetof(struct native_state, gpr) == 4096 && offsetof(struct native_state, components) == 4096 + 136,
+_Static_assert(offsetof(struct native_registers, gpr) == 4096 && offsetof(struct native_registers, components) == 4096 + 136,
                "the assembly knows these");
+
+/* Components are where CPUID says; in a native_state where ext_components does. */
+static void image_copy(struct native_state *st, bool to_host)
+{
+    u8 *host = native_registers.xsave;
+
+    memcpy(to_host ? host : st->xsave, to_host ? st->xsave : host, XSAVE_EXTENDED);
+    for (u32 n = XCOMP_AVX; n < XCOMP_COUNT; n++) {
+        u32 size = ext_components[n].size, offset, c, d;
+        u8 *ours = st->xsave + ext_components[n].offset;
+
+        if (!(st->components >> n & 1))
+            continue;
+        __asm__("cpuid" : "=a"(size), "=b"(offset), "=c"(c), "=d"(d) : "a"(0xd), "c"(n));
+        memcpy(to_host ? host + offset : ours, to_host ? ours : host + offset, size);
+    }
+}
 
 static bool in_code_page(u64 pc)
 {
@@ -127,7 +157,8 @@ void native_setup(void)
         abort();
     way_back();
     __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2b)); /* 32-bit code needs them */
-    __asm__ volatile("wrgsbase %0" : : "r"(NATIVE_GS_BASE));
+    if (syscall(SYS_arch_prctl, ARCH_SET_GS, NATIVE_GS_BASE))
+        abort();
 }
 
 void native_signals(void)
@@ -137,6 +168,15 @@ void native_signals(void)
 
     for (size_t n = 0; n < ARRAY_SIZE(signals); n++)
         sigaction(signals[n], &sa, &next_handler[signals[n]]);
+}
+
+bool native_has_32_bit(void)
+{
+    u16 selector = NATIVE_CS32;
+    bool readable;
+
+    __asm__("verr %1" : "=@ccz"(readable) : "r"(selector));
+    return readable;
 }
 
 u64 native_address(int len)
@@ -158,10 +198,17 @@ struct native_fault native_run(struct native_state *st, const u8 *bytes, int len
         end[0] = 0xe9; /* jmp way */
         memcpy(end + 1, &rel, 4);
     }
-    native_st = st;
+    memset(native_registers.xsave, 0, sizeof(native_registers.xsave));
+    image_copy(st, true);
+    memcpy(native_registers.gpr, st->gpr, sizeof(st->gpr));
+    native_registers.rflags = st->rflags;
+    native_registers.components = st->components;
     native_target = native_address(len);
-    native_far = (struct far_pointer){(u32)native_target, 0x23};
+    native_far = (struct far_pointer){(u32)native_target, NATIVE_CS32};
     fault.vector = -1;
     native_enter(bits == 32);
+    image_copy(st, false);
+    memcpy(st->gpr, native_registers.gpr, sizeof(st->gpr));
+    st->rflags = native_registers.rflags;
     return fault;
 }

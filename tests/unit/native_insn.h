@@ -2,15 +2,14 @@
  * of the CPU. */
 #ifndef TESTS_NATIVE_INSN_H
 #define TESTS_NATIVE_INSN_H
-#include "base/types.h"
+#include "cpu/vcpu_state.h"
 
-#define NATIVE_XSAVE_SIZE 4096
 #define NATIVE_CODE 0x10000000ull /* the page that the instruction is put into */
 #define NATIVE_GS_BASE 0x1238ull
 
 /* What goes in and comes out. */
 struct native_state {
-    _Alignas(64) u8 xsave[NATIVE_XSAVE_SIZE]; /* standard format */
+    _Alignas(64) u8 xsave[XSAVE_AREA_SIZE]; /* standard format, as ext_components has it on any host */
     u64 gpr[16];
     u64 rflags;
     u64 components; /* XSAVE components to load and store */
@@ -30,6 +29,9 @@ void native_signals(void);
 
 /* Where the instruction will be, so that the caller can compute RIP-relative addresses: it ends at a fixed place. */
 u64 native_address(int len);
+
+/* Whether the host lets a 64-bit program run 32-bit code. */
+bool native_has_32_bit(void);
 
 /* Executes bytes[0..len) in 64-bit mode, or in 32-bit compatibility mode when bits is 32. */
 struct native_fault native_run(struct native_state *st, const u8 *bytes, int len, int bits);
