@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define END_PATIENCE_MS 10000
@@ -42,35 +43,57 @@ void child_signals_reset(const struct child_signals *s)
     sigprocmask(SIG_SETMASK, &s->mask_before, NULL);
 }
 
-int child_wait(const struct child_signals *s, pid_t pid, pid_t target, int *ret_status)
+static u64 now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (u64)t.tv_sec * 1000 + (u64)t.tv_nsec / 1000000;
+}
+
+/* Waits for a caught signal, at most until `deadline`. Returns it, or 0. */
+static int signal_next(const struct child_signals *s, u64 deadline)
 {
     struct pollfd poll_fd = {.fd = s->fd, .events = POLLIN};
     struct signalfd_siginfo info;
-    int passed = 0;
+    u64 now = now_ms(), left = deadline > now ? MIN(deadline - now, INT32_MAX) : 0;
 
-    while (waitpid(pid, ret_status, WNOHANG) != pid) {
-        if (!poll(&poll_fd, 1, passed ? END_PATIENCE_MS : -1)) {
-            kill(target, SIGKILL);
-            continue;
-        }
-        if (read(s->fd, &info, sizeof(info)) != sizeof(info) || info.ssi_signo == SIGCHLD)
-            continue;
-        kill(target, (int)info.ssi_signo);
-        passed = passed ? passed : (int)info.ssi_signo;
-    }
-    return passed;
+    if (poll(&poll_fd, 1, deadline == UINT64_MAX ? -1 : (int)left) != 1 || read(s->fd, &info, sizeof(info)) != sizeof(info))
+        return 0;
+    return (int)info.ssi_signo;
 }
 
-static int status_explain(const char *program, int status, int passed, struct err *e)
+void child_wait(const struct child_signals *s, pid_t pid, pid_t target, u64 limit_ms, struct child_end *ret)
 {
-    if (passed)
-        return err_set(e, -EINTR, "ended by SIG%s", sigabbrev_np(passed));
-    if (WIFSIGNALED(status))
-        return err_set(e, -ECHILD, "%s died of SIG%s", program, sigabbrev_np(WTERMSIG(status)));
-    if (WEXITSTATUS(status) == 127)
+    u64 deadline = limit_ms ? now_ms() + limit_ms : UINT64_MAX;
+
+    *ret = (struct child_end){0};
+    while (waitpid(pid, &ret->status, WNOHANG) != pid) {
+        int sig = signal_next(s, deadline);
+
+        if (now_ms() >= deadline) {
+            kill(target, SIGKILL);
+            ret->killed = true;
+            deadline = UINT64_MAX;
+        }
+        if (!sig || sig == SIGCHLD)
+            continue;
+        kill(target, sig);
+        ret->passed = ret->passed ? ret->passed : sig;
+        deadline = MIN(deadline, now_ms() + END_PATIENCE_MS);
+    }
+}
+
+static int end_explain(const char *program, const struct child_end *end, struct err *e)
+{
+    if (end->passed)
+        return err_set(e, -EINTR, "ended by SIG%s", sigabbrev_np(end->passed));
+    if (WIFSIGNALED(end->status))
+        return err_set(e, -ECHILD, "%s died of SIG%s", program, sigabbrev_np(WTERMSIG(end->status)));
+    if (WEXITSTATUS(end->status) == 127)
         return err_set(e, -ENOENT, "%s: no such program", program);
-    if (WEXITSTATUS(status))
-        return err_set(e, -ECHILD, "%s failed (status %d)", program, WEXITSTATUS(status));
+    if (WEXITSTATUS(end->status))
+        return err_set(e, -ECHILD, "%s failed (status %d)", program, WEXITSTATUS(end->status));
     return 0;
 }
 
@@ -88,7 +111,7 @@ static void program_exec(const struct child_signals *signals, char *const argv[]
 int child_run(char *const argv[], struct err *e)
 {
     struct child_signals signals = {.fd = -1};
-    int status = 0, passed = 0;
+    struct child_end end;
     pid_t pid;
 
     if (child_signals_catch(&signals, e))
@@ -97,10 +120,12 @@ int child_run(char *const argv[], struct err *e)
     pid = fork();
     if (!pid)
         program_exec(&signals, argv);
+    e->code = pid < 0 ? err_set(e, -errno, "cannot start a process: %m") : 0;
     if (pid > 0) {
         setpgid(pid, pid); /* here as in the child: whichever comes first */
-        passed = child_wait(&signals, pid, -pid, &status);
+        child_wait(&signals, pid, -pid, 0, &end);
+        e->code = end_explain(argv[0], &end, e);
     }
     child_signals_release(&signals);
-    return pid < 0 ? err_set(e, -errno, "cannot start a process: %m") : status_explain(argv[0], status, passed, e);
+    return e->code;
 }

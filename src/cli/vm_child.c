@@ -13,6 +13,10 @@
 #include <termios.h>
 #include <unistd.h>
 
+/* How much later than --timeout the VM process may end: it builds the machine before its time starts, and flushes disks
+ * after. Then it hangs. */
+#define TIMEOUT_PATIENCE_MS 30000
+
 struct vm_child {
     pid_t pid;
     int channel;
@@ -60,32 +64,35 @@ static void terminal_restore(const struct vm_child *child)
     sigprocmask(SIG_UNBLOCK, &ttou, NULL);
 }
 
-static int vm_report(const struct vm_child *child, int status, struct vm_ended *ret, struct err *e)
+static int vm_report(const struct vm_child *child, const struct child_end *end, struct vm_ended *ret, struct err *e)
 {
-    if (WIFSIGNALED(status))
+    if (WIFSIGNALED(end->status))
         terminal_restore(child);
     if (!vm_channel_recv_ended(child->channel, ret, e))
         return 0;
-    if (WIFSIGNALED(status))
-        return err_set(e, -ECHILD, "the VM process died of SIG%s%s", sigabbrev_np(WTERMSIG(status)),
-                       WTERMSIG(status) == SIGKILL ? "" : ", which is a fault of skerry's");
-    return err_set(e, -ECHILD, "the VM process ended (status %d) without saying why", WEXITSTATUS(status));
+    if (end->killed)
+        return err_set(e, -ECHILD, "the VM process did not end when it should and was killed: a fault of skerry's");
+    if (WIFSIGNALED(end->status))
+        return err_set(e, -ECHILD, "the VM process died of SIG%s%s", sigabbrev_np(WTERMSIG(end->status)),
+                       WTERMSIG(end->status) == SIGKILL ? "" : ": a fault of skerry's");
+    return err_set(e, -ECHILD, "the VM process ended (status %d) without saying why", WEXITSTATUS(end->status));
 }
 
 int vm_child_run(const struct vm_config *config, struct vm_ended *ret, int *ret_signal, struct err *e)
 {
     struct vm_child child = {.pid = -1, .channel = -1, .signals.fd = -1};
-    int status;
+    struct child_end end;
 
     if (vm_start(&child, e))
         goto out;
     if (vm_channel_send_config(child.channel, config, e)) {
         shutdown(child.channel, SHUT_RDWR); /* the child ends for want of a configuration */
-        child_wait(&child.signals, child.pid, child.pid, &status);
+        child_wait(&child.signals, child.pid, child.pid, 0, &end);
         goto out;
     }
-    *ret_signal = child_wait(&child.signals, child.pid, child.pid, &status);
-    e->code = vm_report(&child, status, ret, e);
+    child_wait(&child.signals, child.pid, child.pid, config->timeout_ms ? config->timeout_ms + TIMEOUT_PATIENCE_MS : 0, &end);
+    *ret_signal = end.passed;
+    e->code = vm_report(&child, &end, ret, e);
 out:
     if (child.channel >= 0)
         close(child.channel);

@@ -1,39 +1,51 @@
-"""A guest on pipes: starts `skerry run`, waits for texts on its serial console, types commands, and reads their status.
+"""A guest under test: starts `skerry run`, waits for texts on the guest's serial console, types commands, and reads their status.
 
-Every wait has an end. What the guest printed so far is shown when something is not as expected."""
-import hashlib
-import http.server
+Every wait has an end, and a guest never outlives its test. What the guest printed is shown when something is not as expected."""
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def prepare(skerry, guest):
-    """The folder that holds the guests 'busybox' or 'debian'."""
-    made = subprocess.run([os.path.join(HERE, 'prepare.sh'), skerry, guest], stdout=subprocess.PIPE, check=True, text=True)
-    return made.stdout.strip()
+signal.signal(signal.SIGTERM, lambda *unused: sys.exit('FAILED: ended by SIGTERM, the time limit of the test run'))
 
 
 class Guest:
-    def __init__(self, skerry, *arguments):
+    """Use it in a with statement. terminal: the two ends of a pseudo-terminal to run on, instead of pipes."""
+
+    def __init__(self, skerry, *arguments, terminal=None):
         self.started = time.monotonic()
         self.printed = b''  # all of it
         self.seen = 0  # up to where expect() has looked
         self.stderr = tempfile.TemporaryFile()
-        self.process = subprocess.Popen([skerry, 'run', *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=self.stderr, bufsize=0)
+        self.process = subprocess.Popen([skerry, 'run', *arguments], bufsize=0, stdin=terminal[1] if terminal else subprocess.PIPE,
+                                        stdout=terminal[1] if terminal else subprocess.PIPE, stderr=self.stderr)
+        self.input = terminal[0] if terminal else self.process.stdin.fileno()
+        self.output = terminal[0] if terminal else self.process.stdout.fileno()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if kind:
+            sys.stdout.write(self.printed.decode(errors='replace')[-8000:])
+            print(f'\n--- {time.monotonic() - self.started:.1f} s after the start; on stderr:\n{self.words()}')
+
+    def step(self, sentence):
+        print(f'{time.monotonic() - self.started:6.1f} s  {sentence}', flush=True)
 
     def fail(self, sentence):
-        self.process.kill()
-        sys.stdout.write(self.printed.decode(errors='replace')[-6000:])
-        sys.exit(f'\nFAILED after {time.monotonic() - self.started:.1f} s: {sentence}\n{self.words()}')
+        sys.exit(f'FAILED: {sentence}')
 
     def words(self):
         """What the command said on stderr."""
@@ -41,15 +53,18 @@ class Guest:
         return self.stderr.read().decode(errors='replace')[-3000:]
 
     def read(self, seconds):
-        """More of the console, or False when nothing came in that time or nothing will."""
-        if not select.select([self.process.stdout], [], [], seconds)[0]:
+        """Takes in more of the console; False when nothing came in that time, or nothing will."""
+        if not select.select([self.output], [], [], seconds)[0]:
             return False
-        more = os.read(self.process.stdout.fileno(), 65536)
+        try:
+            more = os.read(self.output, 65536)
+        except OSError:  # how a pseudo-terminal says that its other end is closed
+            more = b''
         self.printed += more
         return bool(more)
 
     def expect(self, pattern, seconds=120):
-        """Waits until the console shows the regular expression; returns the match."""
+        """Waits until the console shows the regular expression, after what the last expect() found; returns the match."""
         end = time.monotonic() + seconds
         while True:
             match = re.search(pattern.encode(), self.printed[self.seen:])
@@ -62,15 +77,15 @@ class Guest:
             if not self.read(min(left, 1)) and self.process.poll() is not None and not self.read(0):
                 self.fail(f"it ended before '{pattern}'")
 
-    def type(self, text):
-        self.process.stdin.write(text.encode() + b'\n')
+    def type(self, text, end='\n'):
+        os.write(self.input, (text + end).encode())
 
-    def login(self, seconds=300):
-        """Waits for the shell on the serial console."""
-        self.expect(r'root@debian:~# ', seconds)
-        # no line editing: the answers alone are on the console
+    def shell(self, prompt, seconds=300):
+        """Waits for the shell on the console, and makes it one for run()."""
+        self.expect(prompt, seconds)
+        # no prompt, no echo, no line editing, no kernel messages: the answers alone are on the console
         self.type("exec env -u PROMPT_COMMAND PS1='' PS2='' sh")
-        self.type('stty -echo; echo "now"quiet')
+        self.type('stty -echo; dmesg -n 1; echo "now"quiet')
         self.expect(r'nowquiet\r?\n')
 
     def run(self, command, seconds=120):
@@ -83,8 +98,16 @@ class Guest:
             self.fail(f"'{command}' gave status {match.group(1).decode()}: {output}")
         return output
 
-    def ends(self, status, seconds=120):
-        """Waits for the end of the VM, and compares the exit status."""
+    def check(self, command, answer, seconds=120):
+        """Runs a shell command; fails unless it prints something that the regular expression matches. Returns the match."""
+        output = self.run(command, seconds)
+        match = re.search(answer, output)
+        if not match:
+            self.fail(f"'{command}' did not print '{answer}', but: {output}")
+        return match
+
+    def ends(self, status, words, seconds=120):
+        """Waits for the end of the VM; compares the exit status, and what the command says of it."""
         end = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < end:
             self.read(0.2)
@@ -94,29 +117,5 @@ class Guest:
             self.fail(f'it did not end within {seconds} s')
         if self.process.returncode != status:
             self.fail(f'exit status {self.process.returncode} instead of {status}')
-
-    def told(self, text):
-        if text not in self.printed.decode(errors='replace'):
-            self.fail(f"it did not print '{text}'")
-
-
-class Server:
-    """A web server on the host's loopback address that serves one random file of a MiB."""
-
-    def __init__(self):
-        content = os.urandom(1 << 20)
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(200)
-                self.send_header('Content-Length', str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *unused):
-                pass
-
-        self.sha256 = hashlib.sha256(content).hexdigest()
-        self.server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-        self.url = f'http://10.0.2.2:{self.server.server_port}/file'  # as the guest sees it
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        if words not in self.words():
+            self.fail(f"the command did not say '{words}'")

@@ -1,10 +1,6 @@
 /* Library of the bare-metal guests: see guest.h. */
 #include "guest.h"
 
-#include <stdarg.h>
-
-#define COM1 0x3f8
-#define DEBUG_EXIT 0xf4
 #define LAPIC_BASE 0xfee00000ul
 #define POOL_PAGES 1024
 
@@ -24,7 +20,6 @@ static struct {
 } idt[256] __attribute__((aligned(16)));
 
 static void (*handlers[256])(struct frame *f);
-static int checks, failed;
 static volatile bool catching;
 static volatile int caught_vector;
 static void *catch_jump[5];
@@ -32,89 +27,6 @@ static u8 pool[POOL_PAGES][4096] __attribute__((aligned(4096)));
 static int pool_used;
 static u8 interrupt_stack[16384] __attribute__((aligned(16)));
 static u8 user_stack[16384] __attribute__((aligned(16)));
-
-static void put(char ch)
-{
-    while (!(inb(COM1 + 5) & 0x20))
-        ;
-    outb(COM1, (u8)ch);
-}
-
-static void put_number(u64 v, u32 base)
-{
-    char buf[24];
-    int n = 0;
-
-    do
-        buf[n++] = "0123456789abcdef"[v % base];
-    while (v /= base);
-    while (n)
-        put(buf[--n]);
-}
-
-static void print_one(const char **fmt, va_list *ap)
-{
-    bool wide = **fmt == 'l';
-
-    *fmt += wide;
-    switch (*(*fmt)++) {
-    case 's':
-        for (const char *s = va_arg(*ap, const char *); *s; s++)
-            put(*s);
-        break;
-    case 'd': {
-        int v = va_arg(*ap, int);
-
-        if (v < 0)
-            put('-');
-        put_number(v < 0 ? -(u64)v : (u64)v, 10);
-        break;
-    }
-    case 'u': put_number(wide ? va_arg(*ap, u64) : va_arg(*ap, u32), 10); break;
-    default: put_number(wide ? va_arg(*ap, u64) : va_arg(*ap, u32), 16); break;
-    }
-}
-
-static void vprint(const char *fmt, va_list *ap)
-{
-    while (*fmt) {
-        if (*fmt == '%') {
-            fmt++;
-            print_one(&fmt, ap);
-        } else {
-            put(*fmt++);
-        }
-    }
-}
-
-void print(const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    vprint(fmt, &ap);
-    va_end(ap);
-}
-
-void check(bool ok, const char *fmt, ...)
-{
-    va_list ap;
-
-    checks++;
-    failed += !ok;
-    print(ok ? "ok   " : "FAIL ");
-    va_start(ap, fmt);
-    vprint(fmt, &ap);
-    va_end(ap);
-    print("\n");
-}
-
-_Noreturn void finish(void)
-{
-    print("%d checks, %d failed\n", checks, failed);
-    for (;;)
-        outb(DEBUG_EXIT, checks == 0 || failed != 0);
-}
 
 void idt_set(int v, void *handler, int type_attr, int ist)
 {
@@ -156,7 +68,7 @@ void guest_interrupt(struct frame *f)
     if (!catching) {
         print("unexpected vector %lu error %lx rip %lx cs %lx cr2 %lx rsp %lx\n", f->vector, f->error, f->rip, f->cs,
               read_cr2(), f->rsp);
-        failed++;
+        check_failed();
         finish();
     }
     caught = *f;
@@ -221,7 +133,7 @@ void *page_alloc(void)
 {
     if (pool_used == POOL_PAGES) {
         print("out of pages\n");
-        failed++;
+        check_failed();
         finish();
     }
     for (int n = 0; n < 4096; n++)
@@ -339,7 +251,7 @@ void guest_start(void)
 {
     for (int v = 0; v < 256; v++)
         idt_set(v, (void *)vector_table[v], 0x8e, 0);
-    outb(COM1 + 3, 3); /* 8 bits, no parity */
+    print_setup();
     idt_load();
     tss_load();
     pic_disable();

@@ -1,9 +1,7 @@
 /* Library of the bare-metal guests: see README.md. One address space, physical = virtual below 4 GiB. */
 #ifndef GUEST_H
 #define GUEST_H
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "print.h"
 
 typedef uint8_t u8;
 typedef uint16_t u16;
@@ -12,10 +10,6 @@ typedef uint64_t u64;
 
 /* Each test program defines this; returns after its last check. */
 void guest_main(void);
-
-void print(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* %s %d %u %x %lx %lu %p only */
-void check(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-_Noreturn void finish(void);
 
 /* Registers at an interrupt, as start.S pushes them. */
 struct frame {

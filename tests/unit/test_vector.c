@@ -506,8 +506,10 @@ static bool pointers_differ(const struct test_case *c)
     const u8 *x = c->native.xsave;
     const struct vcpu *v = machine.vcpu;
 
-    return __builtin_cpu_is("intel") && ( differs(c, "FOP", load(x + 6, 2), v->s.fop) || differs(c, "FIP", load(x + 8, 8), v->s.fip) ||
-           differs(c, "FDP", load(x + 16, 8), v->s.fdp));
+    if (!__builtin_cpu_is("intel"))
+        return false;
+    return differs(c, "FOP", load(x + 6, 2), v->s.fop) || differs(c, "FIP", load(x + 8, 8), v->s.fip) ||
+           differs(c, "FDP", load(x + 16, 8), v->s.fdp);
 }
 
 /* A 10-byte store may have written its first 8 bytes when the page of the last 2 faults. */
