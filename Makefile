@@ -15,7 +15,9 @@ $(BUILD)/build.ninja:
 # A Debian guest on this terminal: fetches what is missing, builds, makes the image once, boots it.
 run:
 	@tools/install-deps build guest
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(BUILD)/build.ninja
+	@ninja -C $(BUILD) skerry
+	@mkdir -p $(dir $(GUEST))
 	@test -e $(GUEST).img || $(BUILD)/skerry image build debian --out $(GUEST).img --with openssh-server
 	@echo 'Booting Debian; Ctrl-a x ends it, Ctrl-a h lists the keys.'
 	@$(BUILD)/skerry run --kernel $(GUEST).vmlinuz --initrd $(GUEST).initrd --disk $(GUEST).img \

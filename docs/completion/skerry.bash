@@ -12,6 +12,7 @@ _skerry()
         --net) words='user none' ;;
         --device) words='rng balloon virtio-console debugcon debug-exit' ;;
         --serial) words='stdio none' ;;
+        --dump) words='guest' ;;
         help) words='run image' ;;
         image) words='build create info convert check' ;;
         build) words='debian' ;;

@@ -19,6 +19,12 @@ typedef int64_t s64;
 typedef unsigned __int128 u128;
 typedef __int128 s128;
 
+/* What a pointer to guest memory points at: operands may lie at any address. */
+typedef u8 u8_any;
+typedef u16 __attribute__((aligned(1), may_alias)) u16_any;
+typedef u32 __attribute__((aligned(1), may_alias)) u32_any;
+typedef u64 __attribute__((aligned(1), may_alias)) u64_any;
+
 #define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define likely(x) __builtin_expect(!!(x), 1)

@@ -69,9 +69,9 @@ static u64 ram_read(const u8 *p, int size)
 {
     switch (size) {
     case 1: return *p;
-    case 2: return *(const u16 *)p;
-    case 4: return *(const u32 *)p;
-    default: return *(const u64 *)p;
+    case 2: return *(const u16_any *)p;
+    case 4: return *(const u32_any *)p;
+    default: return *(const u64_any *)p;
     }
 }
 
@@ -79,9 +79,9 @@ static void ram_write(u8 *p, int size, u64 val)
 {
     switch (size) {
     case 1: *p = (u8)val; break;
-    case 2: *(u16 *)p = (u16)val; break;
-    case 4: *(u32 *)p = (u32)val; break;
-    default: *(u64 *)p = val; break;
+    case 2: *(u16_any *)p = (u16)val; break;
+    case 4: *(u32_any *)p = (u32)val; break;
+    default: *(u64_any *)p = val; break;
     }
 }
 

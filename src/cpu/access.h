@@ -26,9 +26,9 @@ static inline u64 mem_read_as(struct vcpu *c, u64 gva, int size, int mmu)
 
         switch (size) {
         case 1: return *(const u8 *)p;
-        case 2: return *(const u16 *)p;
-        case 4: return *(const u32 *)p;
-        default: return *(const u64 *)p;
+        case 2: return *(const u16_any *)p;
+        case 4: return *(const u32_any *)p;
+        default: return *(const u64_any *)p;
         }
     }
     return mem_read_slow(c, gva, size, mmu);
@@ -43,9 +43,9 @@ static inline void mem_write_as(struct vcpu *c, u64 gva, int size, u64 val, int 
 
         switch (size) {
         case 1: *(u8 *)p = (u8)val; break;
-        case 2: *(u16 *)p = (u16)val; break;
-        case 4: *(u32 *)p = (u32)val; break;
-        default: *(u64 *)p = val; break;
+        case 2: *(u16_any *)p = (u16)val; break;
+        case 4: *(u32_any *)p = (u32)val; break;
+        default: *(u64_any *)p = val; break;
         }
         return;
     }
@@ -98,7 +98,7 @@ struct mem_rmw {
     u64 gva;
     int size;
     bool slow, world_stopped;
-    u64 bounce[2];
+    _Alignas(16) u64 bounce[2]; /* CMPXCHG16B wants it so */
 };
 void mem_rmw_begin_slow(struct vcpu *c, u64 gva, int size, struct mem_rmw *m);
 void mem_rmw_end_slow(struct vcpu *c, struct mem_rmw *m);

@@ -61,7 +61,7 @@
         struct mem_rmw m;                                                                                        \
         T s = REG_##T(c, i->reg);                                                                                \
         mem_rmw_begin(c, insn_linear(c, i, sizeof(T), true), sizeof(T), &m);                                     \
-        HOST(c, "", op, "m", *(T *)m.p, s);                                                                      \
+        HOST(c, "", op, "m", *(T##_any *)m.p, s);                                                                      \
         mem_rmw_end(c, &m);                                                                                      \
     }                                                                                                            \
     static void name##_mi_##T(struct vcpu *c, const struct insn *i)                                              \
@@ -69,7 +69,7 @@
         struct mem_rmw m;                                                                                        \
         T s = (T)i->imm;                                                                                         \
         mem_rmw_begin(c, insn_linear(c, i, sizeof(T), true), sizeof(T), &m);                                     \
-        HOST(c, "", op, "m", *(T *)m.p, s);                                                                      \
+        HOST(c, "", op, "m", *(T##_any *)m.p, s);                                                                      \
         mem_rmw_end(c, &m);                                                                                      \
     }                                                                                                            \
     static void name##_lock_mr_##T(struct vcpu *c, const struct insn *i)                                         \
@@ -77,7 +77,7 @@
         struct mem_rmw m;                                                                                        \
         T s = REG_##T(c, i->reg);                                                                                \
         mem_rmw_begin(c, insn_linear(c, i, sizeof(T), true), sizeof(T), &m);                                     \
-        HOST(c, "lock ", op, "m", *(T *)m.p, s);                                                                 \
+        HOST(c, "lock ", op, "m", *(T##_any *)m.p, s);                                                                 \
         mem_rmw_end(c, &m);                                                                                      \
     }                                                                                                            \
     static void name##_lock_mi_##T(struct vcpu *c, const struct insn *i)                                         \
@@ -85,7 +85,7 @@
         struct mem_rmw m;                                                                                        \
         T s = (T)i->imm;                                                                                         \
         mem_rmw_begin(c, insn_linear(c, i, sizeof(T), true), sizeof(T), &m);                                     \
-        HOST(c, "lock ", op, "m", *(T *)m.p, s);                                                                 \
+        HOST(c, "lock ", op, "m", *(T##_any *)m.p, s);                                                                 \
         mem_rmw_end(c, &m);                                                                                      \
     }
 
@@ -135,10 +135,10 @@
         mem_rmw_begin(c, insn_linear(c, i, sizeof(T), true), sizeof(T), &m);                                     \
         if (i->lock)                                                                                             \
             asm("btw $8, %[cc]\n\tlock " op " %[d]\n\tlahf\n\tseto %%al"                                         \
-                : [d] "+m"(*(T *)m.p), "=&a"(flags) : [cc] "m"(c->cc) : "cc", "memory");                         \
+                : [d] "+m"(*(T##_any *)m.p), "=&a"(flags) : [cc] "m"(c->cc) : "cc", "memory");                         \
         else                                                                                                     \
             asm("btw $8, %[cc]\n\t" op " %[d]\n\tlahf\n\tseto %%al"                                              \
-                : [d] "+m"(*(T *)m.p), "=&a"(flags) : [cc] "m"(c->cc) : "cc", "memory");                         \
+                : [d] "+m"(*(T##_any *)m.p), "=&a"(flags) : [cc] "m"(c->cc) : "cc", "memory");                         \
         mem_rmw_end(c, &m);                                                                                      \
         c->cc = flags;                                                                                           \
     }
@@ -152,7 +152,7 @@
     {                                                                                                            \
         struct mem_rmw m;                                                                                        \
         mem_rmw_begin(c, insn_linear(c, i, sizeof(T), true), sizeof(T), &m);                                     \
-        asm("lock not" suffix " %0" : "+m"(*(T *)m.p) : : "memory");                                             \
+        asm("lock not" suffix " %0" : "+m"(*(T##_any *)m.p) : : "memory");                                             \
         mem_rmw_end(c, &m);                                                                                      \
     }
 

@@ -12,7 +12,7 @@
         u16 flags;                                                                                         \
         u64 old;                                                                                           \
         asm("lock cmpxchg" s " %" w "[val], %[m]\n\tmov %%rax, %[old]\n\tlahf\n\tseto %%al"                \
-            : [m] "+m"(*(T *)p), "+a"(expected), [old] "=&r"(old) : [val] "r"(val) : "cc", "memory");      \
+            : [m] "+m"(*(T##_any *)p), "+a"(expected), [old] "=&r"(old) : [val] "r"(val) : "cc", "memory");      \
         flags = (u16)expected;                                                                             \
         *cc = flags;                                                                                       \
         return old;                                                                                        \
@@ -63,10 +63,11 @@ static void cmpxchg8b(struct vcpu *c, const struct insn *i)
 {
     u64 old = (u64)REG32(c, RDX * 8) << 32 | REG32(c, RAX * 8), val = (u64)REG32(c, RCX * 8) << 32 | REG32(c, RBX * 8);
     struct mem_rmw m;
-    bool same;
+    u8 same;
 
     mem_rmw_begin(c, insn_linear(c, i, 8, true), 8, &m);
-    same = __atomic_compare_exchange_n((u64 *)m.p, &old, val, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    asm("lock cmpxchgq %[val], %[m]\n\tsete %[same]"
+        : [m] "+m"(*(u64_any *)m.p), "+a"(old), [same] "=q"(same) : [val] "r"(val) : "cc", "memory");
     mem_rmw_end(c, &m);
     if (!same) {
         c->s.gpr[RAX] = (u32)old;
@@ -99,7 +100,7 @@ static void cmpxchg16b(struct vcpu *c, const struct insn *i)
     {                                                                                           \
         u16 flags;                                                                              \
         asm("lock xadd" s " %" w "[val], %[m]\n\tlahf\n\tseto %%al"                             \
-            : [m] "+m"(*(T *)p), "=&a"(flags), [val] "+r"(val) : : "cc", "memory");             \
+            : [m] "+m"(*(T##_any *)p), "=&a"(flags), [val] "+r"(val) : : "cc", "memory");             \
         *cc = flags;                                                                            \
         return val;                                                                             \
     }

@@ -61,34 +61,38 @@ static void bt_m(struct vcpu *c, const struct insn *i)
     carry_set(c, val >> (bit_index(c, i) & (u64)(i->opsize * 8 - 1)) & 1);
 }
 
-#define BIT_ATOMIC(T)                                                          \
-    static u64 bit_atomic_##T(void *p, u64 bit, int op)                        \
-    {                                                                          \
-        T *v = p, mask = (T)bit;                                               \
-        switch (op) {                                                          \
-        case 1: return __atomic_fetch_or(v, mask, __ATOMIC_SEQ_CST);           \
-        case 2: return __atomic_fetch_and(v, (T)~mask, __ATOMIC_SEQ_CST);      \
-        default: return __atomic_fetch_xor(v, mask, __ATOMIC_SEQ_CST);         \
-        }                                                                      \
+/* BTS, BTR, BTC by the host, on a bit within the operand: the carry. */
+#define BIT_HOST(T, s, w)                                                                                          \
+    static bool bit_host_##T(void *p, u64 bit, int op)                                                             \
+    {                                                                                                              \
+        T##_any *m = p;                                                                                            \
+        bool carry;                                                                                                \
+        switch (op) {                                                                                              \
+        case 1: asm("lock bts" s " %" w "[b], %[m]" : [m] "+m"(*m), "=@ccc"(carry) : [b] "r"(bit) : "memory"); break; \
+        case 2: asm("lock btr" s " %" w "[b], %[m]" : [m] "+m"(*m), "=@ccc"(carry) : [b] "r"(bit) : "memory"); break; \
+        default: asm("lock btc" s " %" w "[b], %[m]" : [m] "+m"(*m), "=@ccc"(carry) : [b] "r"(bit) : "memory"); break; \
+        }                                                                                                          \
+        return carry;                                                                                              \
     }
-BIT_ATOMIC(u16)
-BIT_ATOMIC(u32)
-BIT_ATOMIC(u64)
+BIT_HOST(u16, "w", "w")
+BIT_HOST(u32, "l", "k")
+BIT_HOST(u64, "q", "q")
 
 static void bt_change_m(struct vcpu *c, const struct insn *i)
 {
     struct mem_rmw m;
-    u64 bit = 1ull << (bit_index(c, i) & (u64)(i->opsize * 8 - 1)), old;
+    u64 bit = bit_index(c, i) & (u64)(i->opsize * 8 - 1);
+    bool carry;
 
     mem_rmw_begin(c, bit_linear(c, i, true), i->opsize, &m);
     if (i->opsize == 2)
-        old = bit_atomic_u16(m.p, bit, i->cond);
+        carry = bit_host_u16(m.p, bit, i->cond);
     else if (i->opsize == 4)
-        old = bit_atomic_u32(m.p, bit, i->cond);
+        carry = bit_host_u32(m.p, bit, i->cond);
     else
-        old = bit_atomic_u64(m.p, bit, i->cond);
+        carry = bit_host_u64(m.p, bit, i->cond);
     mem_rmw_end(c, &m);
-    carry_set(c, old & bit);
+    carry_set(c, carry);
 }
 
 /* Runs a host instruction reg <- source at 16, 32 or 64 bits with the guest's flags before, and takes the flags after. */

@@ -51,11 +51,11 @@
     static void xchg_mr_##T(struct vcpu *c, const struct insn *i)                                       \
     {                                                                                                   \
         struct mem_rmw m;                                                                               \
-        T old;                                                                                          \
+        T val = REG_##T(c, i->reg);                                                                     \
         mem_rmw_begin(c, insn_linear(c, i, sizeof(T), true), sizeof(T), &m);                            \
-        old = __atomic_exchange_n((T *)m.p, REG_##T(c, i->reg), __ATOMIC_SEQ_CST);                      \
+        asm("xchg %[v], %[m]" : [m] "+m"(*(T##_any *)m.p), [v] "+q"(val) : : "memory");                 \
         mem_rmw_end(c, &m);                                                                             \
-        WRITE_##T(c, i->reg, old);                                                                      \
+        WRITE_##T(c, i->reg, val);                                                                      \
     }
 
 MOV_FORMS(u8)

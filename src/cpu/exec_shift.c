@@ -12,10 +12,10 @@
 #define SHIFT_SIZE(op, T, s)                                                                              \
     static void op##_##T(u16 *cc, void *p, u8 count)                                                      \
     {                                                                                                     \
-        T v = *(T *)p;                                                                                    \
+        T v = *(T##_any *)p;                                                                                    \
         u16 flags = *cc;                                                                                  \
         asm(LOAD_FLAGS #op s " %%cl, %[v]" KEEP_FLAGS : [v] "+r"(v), "+a"(flags) : "c"(count) : "cc");    \
-        *(T *)p = v;                                                                                      \
+        *(T##_any *)p = v;                                                                                      \
         *cc = flags;                                                                                      \
     }
 #define SHIFT(op) SHIFT_SIZE(op, u8, "b") SHIFT_SIZE(op, u16, "w") SHIFT_SIZE(op, u32, "l") SHIFT_SIZE(op, u64, "q")
@@ -79,20 +79,20 @@ static insn_fn *const fast_shift[3][2] = {
 #define DOUBLE_SHIFT(op)                                                                                  \
     static void op(u16 *cc, int size, void *p, u64 fill, u8 count)                                        \
     {                                                                                                     \
-        u64 v = size == 2 ? *(u16 *)p : size == 4 ? *(u32 *)p : *(u64 *)p;                                \
+        u64 v = size == 2 ? *(u16_any *)p : size == 4 ? *(u32_any *)p : *(u64_any *)p;                                \
         u16 flags = *cc;                                                                                  \
         switch (size) {                                                                                   \
         case 2: asm(LOAD_FLAGS #op "w %%cl, %w[f], %w[v]" KEEP_FLAGS                                      \
                     : [v] "+r"(v), "+a"(flags) : [f] "r"(fill), "c"(count) : "cc");                       \
-            *(u16 *)p = (u16)v;                                                                           \
+            *(u16_any *)p = (u16)v;                                                                           \
             break;                                                                                        \
         case 4: asm(LOAD_FLAGS #op "l %%cl, %k[f], %k[v]" KEEP_FLAGS                                      \
                     : [v] "+r"(v), "+a"(flags) : [f] "r"(fill), "c"(count) : "cc");                       \
-            *(u32 *)p = (u32)v;                                                                           \
+            *(u32_any *)p = (u32)v;                                                                           \
             break;                                                                                        \
         default: asm(LOAD_FLAGS #op "q %%cl, %q[f], %q[v]" KEEP_FLAGS                                     \
                      : [v] "+r"(v), "+a"(flags) : [f] "r"(fill), "c"(count) : "cc");                      \
-            *(u64 *)p = v;                                                                                \
+            *(u64_any *)p = v;                                                                                \
             break;                                                                                        \
         }                                                                                                 \
         *cc = flags;                                                                                      \

@@ -49,6 +49,10 @@ enum vector_class vector_class_of(const struct vector_isa *isa, const struct ins
  * the instruction has an operand that no stub can have, or there is no room. vector_stub.c */
 const struct vector_op *vector_stub(struct vcpu *c, const struct insn_source *src, struct vector_op *op, enum vector_class class);
 
+/* Emits the stub's code; false when the instruction has an operand that no stub can have. vector_encode.c */
+struct x86_asm;
+bool vector_encode(struct x86_asm *a, const struct insn_source *src, enum vector_class class);
+
 /* The stub that only waits for pending x87 exceptions. */
 const struct vector_op *vector_fwait(struct vcpu *c);
 

@@ -39,6 +39,26 @@ static u64 piece_linear(struct vcpu *c, const struct insn *i, const struct piece
     return seg_linear(c, i->seg, i->addrsize == 8 ? ea : (u32)ea, p->len, write);
 }
 
+static void piece_write(struct vcpu *c, u64 gva, const struct piece *p)
+{
+    u8 *ram = mem_direct(c, gva, p->len, true);
+
+    if (ram)
+        memcpy(ram, p->here, p->len);
+    else
+        mem_write_bytes(c, gva, p->here, p->len);
+}
+
+static void piece_read(struct vcpu *c, u64 gva, const struct piece *p)
+{
+    const u8 *ram = mem_direct(c, gva, p->len, false);
+
+    if (ram)
+        memcpy(p->here, ram, p->len);
+    else
+        mem_read_bytes(c, gva, p->here, p->len);
+}
+
 static void pieces_probe(struct vcpu *c, const struct insn *i, const struct pieces *p)
 {
     for (int n = 0; n < p->count; n++)
@@ -49,13 +69,13 @@ static void pieces_write(struct vcpu *c, const struct insn *i, const struct piec
 {
     pieces_probe(c, i, p);
     for (int n = 0; n < p->count; n++)
-        mem_write_bytes(c, piece_linear(c, i, &p->piece[n], true), p->piece[n].here, p->piece[n].len);
+        piece_write(c, piece_linear(c, i, &p->piece[n], true), &p->piece[n]);
 }
 
 static void pieces_read(struct vcpu *c, const struct insn *i, const struct pieces *p)
 {
     for (int n = 0; n < p->count; n++)
-        mem_read_bytes(c, piece_linear(c, i, &p->piece[n], false), p->piece[n].here, p->piece[n].len);
+        piece_read(c, piece_linear(c, i, &p->piece[n], false), &p->piece[n]);
 }
 
 static void check_alignment(struct vcpu *c, const struct insn *i, u32 align)

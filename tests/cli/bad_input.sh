@@ -36,6 +36,7 @@ check 2 "there are: debug-exit" run --kernel "$k" --device floppy
 check 2 "both want the terminal" run --kernel "$k" --device debugcon
 check 2 "'-1' must be a number of seconds above 0" run --kernel "$k" --timeout -1
 check 2 "no category 'pti'" run --kernel "$k" --trace pti
+check 2 "--dump: .*'ghost'" run --kernel "$k" --dump ghost
 check 2 "no 'vdi'; there are: auto, raw, qcow2" run --kernel "$k" --disk "$k,format=vdi"
 check 2 "did you mean readonly" run --kernel "$k" --disk "$k,readnly"
 check 2 "exclude each other" run --kernel "$k" --disk "$k,readonly,snapshot"

@@ -50,4 +50,16 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.5
 done
 kill -0 $vm 2>/dev/null && complain "the VM process outlives its command" && kill -KILL $vm
+
+# A VM process that hangs is not waited for for ever.
+checks=$((checks + 1))
+"$skerry" run --kernel "$work/loop" --memory 16M --net none --serial none 2>"$work/stderr" </dev/null &
+command=$!
+sleep 1
+kill -STOP "$(cat /proc/$command/task/$command/children)"
+kill -TERM $command
+got=0
+wait $command || got=$?
+[ "$got" = 1 ] || complain "a VM process that hangs: status $got instead of 1"
+grep -q 'did not end when it should' "$work/stderr" || complain "a VM process that hangs: $(cat "$work/stderr")"
 finish

@@ -30,7 +30,7 @@ static void options_reach_the_configuration(void **unused)
     struct err e;
 
     assert_int_equal(parse("--kernel vmlinuz --initrd=i --append root=/dev/vda --memory 2G --cpus 4 --cpu-engine interp "
-                           "--cpu-model x86-64-v3 --net none --serial none --no-reboot --timeout 1.25 --dump guest --trace guest,pit",
+                           "--cpu-model x86-64-v3 --net none --serial none --no-reboot --timeout 1.25 --dump guest --trace guest,pit --dump guest",
                            &c, &e), 0);
     assert_string_equal(c.kernel, "vmlinuz");
     assert_string_equal(c.initrd, "i");
@@ -44,6 +44,7 @@ static void options_reach_the_configuration(void **unused)
     assert_true(c.no_reboot);
     assert_int_equal(c.timeout_ms, 1250);
     assert_string_equal(c.trace, "guest,pit");
+    assert_string_equal(c.dump, "guest");
     assert_string_equal(c.dump, "guest");
     vm_config_free(&c);
 }

@@ -597,14 +597,14 @@ static void same_as_silicon(int bits, u64 seconds)
 
 static void same_in_64_bit_mode(void **unused)
 {
-    same_as_silicon(64, environment("VECTOR_SECONDS", 4));
+    same_as_silicon(64, environment("VECTOR_SECONDS", 2));
 }
 
 static void same_in_32_bit_mode(void **unused)
 {
     if (!native_has_32_bit())
         skip();
-    same_as_silicon(32, environment("VECTOR_SECONDS", 4) / 2);
+    same_as_silicon(32, environment("VECTOR_SECONDS", 2) / 2);
 }
 
 int main(void)
