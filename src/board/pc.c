@@ -37,7 +37,7 @@ struct pc {
     struct device dev;
     struct pc_state s;
     struct pc_boot boot;
-    struct device *pic, *ioapic, *rtc, *hpet;
+    struct device *pic, *ioapic, *rtc, *hpet, *pm;
 };
 
 static const struct state_field pc_fields[] = {
@@ -103,17 +103,26 @@ static void interrupt_controllers_add(struct pc *pc)
     m->ioapic_eoi = ioapic_82093aa_eoi;
 }
 
+/* The HPET's legacy routing takes IRQ8 from the clock; its alarm then reaches the guest as the ACPI event. */
+static void rtc_set(void *ctx, int pin, bool level)
+{
+    struct pc *pc = ctx;
+
+    hpet_legacy_set(pc->hpet, HPET_RTC_IN, level);
+    piix4_pm_rtc_set(pc->pm, pin, level);
+}
+
 /* The PIT's and the RTC's interrupts pass through the HPET, which can take their place. */
 static void timers_add(struct pc *pc)
 {
     struct machine *m = pc->dev.machine;
     struct hpet_wires wires = {.irq0 = isa_irq(pc, PC_IRQ_PIT), .irq8 = isa_irq(pc, PC_IRQ_RTC)};
-    struct irq pit = {.set = hpet_legacy_set, .pin = HPET_PIT_IN}, rtc = {.set = hpet_legacy_set, .pin = HPET_RTC_IN};
+    struct irq pit = {.set = hpet_legacy_set, .pin = HPET_PIT_IN}, rtc = {.set = rtc_set, .ctx = pc};
 
     for (int i = 0; i < HPET_ROUTES; i++)
         wires.ioapic[i] = (struct irq){.set = ioapic_82093aa_set, .ctx = pc->ioapic, .pin = HPET_FIRST_ROUTE + i};
     pc->hpet = hpet_create(m, PC_HPET, &wires);
-    pit.ctx = rtc.ctx = pc->hpet;
+    pit.ctx = pc->hpet;
     i8254_pit_create(m, PC_PORT_PIT, PC_PORT_CONTROL_B, &pit);
     pc->rtc = mc146818_rtc_create(m, PC_PORT_RTC, &rtc);
 }
@@ -129,7 +138,7 @@ static void bridges_add(struct pc *pc)
     pci_bus_create(m);
     i440fx_host_create(m);
     piix3_isa_create(m, PC_SLOT_ISA, PC_PORT_RESET, pirq);
-    piix4_pm_create(m, PC_SLOT_ISA, PC_FUNCTION_PM, PC_PORT_SMI_COMMAND, &sci);
+    pc->pm = piix4_pm_create(m, PC_SLOT_ISA, PC_FUNCTION_PM, PC_PORT_SMI_COMMAND, &sci);
 }
 
 static void isa_devices_add(struct pc *pc, const struct pc_config *config)
@@ -202,8 +211,8 @@ int pc_create(const struct pc_config *config, struct machine **ret, struct err *
     assert(!r);
     pc = container_of(device_add(m, &pc_type), struct pc, dev);
     interrupt_controllers_add(pc);
-    timers_add(pc);
     bridges_add(pc);
+    timers_add(pc); /* their wires end at a bridge */
     isa_devices_add(pc, config);
     pci_devices_add(pc, config);
     pc_boot_setup(&pc->boot, m, pc->rtc, config->boot, config->serial);

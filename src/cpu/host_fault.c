@@ -1,8 +1,8 @@
 /* Signal handlers that turn faults of generated code into guest exceptions: see host_fault.h. SDM vol. 3 §6.15.
  *
- * The handler only redirects: it lets the interrupted thread go on in stub_faulted(), as if the stub had called it. Guest
- * registers in the host's units are in the signal frame meanwhile and come back unchanged (with the exception flags that
- * the fault set, as on the hardware). */
+ * The handler only redirects: it lets the interrupted thread go on in stub_faulted(), as if the stub had called it.
+ * Guest registers in the host's units are in the signal frame meanwhile and come back unchanged (with the exception
+ * flags that the fault set, as on the hardware). */
 #include "cpu/host_fault.h"
 
 #include <errno.h>
@@ -24,7 +24,8 @@ struct range {
 /* Read by signal handlers of any thread: entries are published by their start, which is written last. */
 static struct range ranges[RANGES_MAX];
 
-/* x87 errors without CR0.NE would go to IRQ 13 through the chipset's FERR# logic, which no system since the 386 relies on. */
+/* x87 errors without CR0.NE would go to IRQ 13 through the chipset's FERR# logic, which no system since the 386
+ * relies on. */
 static _Noreturn void raise_mf(struct vcpu *c)
 {
     if (!(c->s.cr0 & CR0_NE))
@@ -35,6 +36,7 @@ static _Noreturn void raise_mf(struct vcpu *c)
 /* Where a stub that faulted goes on; `trap` is the host's exception vector. */
 static _Noreturn void stub_faulted(struct vcpu *c, u64 trap)
 {
+    ext_settle(c);
     switch (trap) {
     case EXC_MF: raise_mf(c);
     case EXC_XM:

@@ -1,7 +1,8 @@
 /* Faults of the host CPU inside generated code become exceptions of the guest.
  *
- * Code within a guarded range runs with RSI = the vCPU and a balanced stack. A fault there (SIGFPE, SIGILL, SIGSEGV by a
- * general protection fault) leaves it at once and raises the exception in that vCPU. Faults anywhere else stay fatal. */
+ * Code within a guarded range runs with RSI = the vCPU and a balanced stack. A fault there (SIGFPE, SIGILL, SIGSEGV
+ * by a general protection fault) leaves it at once and raises the exception in that vCPU. Faults anywhere else stay
+ * fatal. */
 #ifndef CPU_HOST_FAULT_H
 #define CPU_HOST_FAULT_H
 #include "base/err.h"

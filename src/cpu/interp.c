@@ -15,6 +15,7 @@
 #include "cpu/decode.h"
 #include "cpu/dump.h"
 #include "cpu/event.h"
+#include "cpu/vector.h"
 #include "cpu/world.h"
 #include "cpu/xstate.h"
 
@@ -199,6 +200,8 @@ static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
     u64 room = PAGE_SIZE - (lin & ~PAGE_MASK);
     u8 bytes[15];
 
+    vector_make_room(c);
+
     for (u64 n = 0; n < 15; n++) {
         u64 at = (lin + n) & c->lin_mask;
         struct tlb_entry *t = fetch_entry(c, at);
@@ -227,8 +230,10 @@ static struct block *block_find_slow(struct vcpu *c, u64 lin)
     if (t->fetch & TLB_MMIO)
         return NULL;
     b = hash_find(c, hva);
-    if (!b)
+    if (!b) {
+        vector_make_room(c);
         b = block_decode(c, hva);
+    }
     if (b)
         *q = (struct quick){.lin = lin, .key = c->fetch_key, .block = b};
     return b;
@@ -268,6 +273,7 @@ static inline void insns_run(struct vcpu *c, const struct insn *i, const struct 
         if (unlikely(i->ends_block))
             c->s.gpr[RIP] += (u64)i->offset + i->len;
         i->fn(c, i);
+        ext_settle(c);
     } while (++i < c->block_end);
     c->retired += (u64)(i - c->block_first);
     i--;

@@ -1,12 +1,12 @@
-/* Vector and x87 instructions: which handler runs a decoded one, and the handlers for the common case, a memory operand that
- * lies in one page of RAM. SDM vol. 1 ch. 8–15, vol. 2 §2.4 (exception classes).
+/* Vector and x87 instructions: which handler runs a decoded one, and the handlers for the common case, a memory
+ * operand that lies in one page of RAM. SDM vol. 1 ch. 8–15, vol. 2 §2.4 (exception classes).
  *
- * The host's units hold the guest's registers; a handler checks what control registers forbid, finds the memory operand,
- * and calls the stub (vector_stub.c). Rarer shapes: vector_memory.c (page crossings, devices, masks), vector_gather.c,
- * x87_state.c and xsave_image.c (state images).
+ * The host's units hold the guest's registers; a handler checks what control registers forbid, finds the memory
+ * operand, and calls the stub (vector_stub.c). Rarer shapes: vector_memory.c (page crossings, devices, masks),
+ * vector_gather.c, x87_state.c and xsave_image.c (state images).
  *
- * Approximations (RCPPS, RSQRTPS) and x87 transcendentals are the host's, so results differ between hosts as they do between
- * real machines. */
+ * Approximations (RCPPS, RSQRTPS) and x87 transcendentals are the host's, so results differ between hosts as they do
+ * between real machines. */
 #include "cpu/vector.h"
 
 #include <string.h>
@@ -35,7 +35,9 @@ _Noreturn void vector_refuse(struct vcpu *c, enum vector_class class)
     raise_fault(c, ud ? EXC_UD : EXC_NM);
 }
 
-static inline __attribute__((always_inline)) void run_register(struct vcpu *c, const struct insn *i, enum vector_class class)
+#define FLATTENED static inline __attribute__((always_inline))
+
+FLATTENED void run_register(struct vcpu *c, const struct insn *i, enum vector_class class)
 {
     const struct vector_op *op = i->aux;
     u32 fsw;
@@ -47,8 +49,7 @@ static inline __attribute__((always_inline)) void run_register(struct vcpu *c, c
         x87_track(c, i, op, fsw);
 }
 
-static inline __attribute__((always_inline)) void run_memory(struct vcpu *c, const struct insn *i, enum vector_class class,
-                                                             bool write)
+FLATTENED void run_memory(struct vcpu *c, const struct insn *i, enum vector_class class, bool write)
 {
     const struct vector_op *op = i->aux;
     const struct tlb_entry *t;
@@ -88,7 +89,8 @@ static void fwait(struct vcpu *c, const struct insn *i)
 
 static insn_fn *const handlers[VC_COUNT][3] = {
     [VC_X87] = HANDLER_ROW(x87), [VC_X87_CONTROL] = HANDLER_ROW(x87_control), [VC_FWAIT] = {fwait},
-    [VC_MMX] = HANDLER_ROW(mmx), [VC_SSE] = HANDLER_ROW(sse), [VC_AVX] = HANDLER_ROW(avx), [VC_AVX512] = HANDLER_ROW(avx512),
+    [VC_MMX] = HANDLER_ROW(mmx), [VC_SSE] = HANDLER_ROW(sse), [VC_AVX] = HANDLER_ROW(avx),
+    [VC_AVX512] = HANDLER_ROW(avx512),
 };
 
 static void fninit(struct vcpu *c, const struct insn *i)
@@ -136,7 +138,8 @@ static void choose_stub(struct vcpu *c, struct insn *i, const struct insn_source
     if (mem)
         vector_memory_describe(&op, src);
     implicit_operand(i, mem);
-    i->imm = (src->zi->opcode & 7u) << 8 | src->bytes[src->zi->raw.modrm.offset]; /* as FOP has it; x87 has no immediates */
+    /* as FOP has it; x87 has no immediates */
+    i->imm = (src->zi->opcode & 7u) << 8 | src->bytes[src->zi->raw.modrm.offset];
     i->aux = (void *)vector_stub(c, src, &op, class);
     if (i->aux)
         i->fn = handlers[class][!mem ? 0 : op.write ? 2 : 1];

@@ -1,5 +1,5 @@
-/* A guest's vector or x87 instruction as a function of host code: the same instruction, its memory operand [rdi], its general
- * registers in scratch ones. SDM vol. 2 ch. 2.
+/* A guest's vector or x87 instruction as a function of host code: the same instruction, its memory operand [rdi],
+ * its general registers in scratch ones. SDM vol. 2 ch. 2.
  *
  *   u32 stub(void *mem, struct vcpu *c)      RDI, RSI; RSI stays as it is up to the instruction (host_fault.c uses it)
  *     flags from c->cc                       if it reads them
@@ -135,8 +135,8 @@ static void emit_evex(struct x86_asm *a, const struct insn_source *src, const st
     asm_code(a, 0x62, p0, o->narrow ? p1 & 0x7f : p1, p2, src->zi->opcode);
 }
 
-/* Instructions with a general register or its place in memory as operand, whose W bit means 64 bits of it: outside 64-bit
- * mode it means nothing. */
+/* Instructions with a general register or its place in memory as operand, whose W bit means 64 bits of it: outside
+ * 64-bit mode it means nothing. */
 static bool ignores_w(const struct insn_source *src)
 {
     if (src->code_size == 8)

@@ -1,8 +1,8 @@
 /* Gathers and scatters, element by element: SDM vol. 2 VGATHERDPS …, VPSCATTERDD …
  *
- * Every element that is done is recorded in the destination and the mask before the next is tried, so a fault leaves them as
- * the manual says: elements below the faulting one complete, and a restart goes on from there. They work on the image in
- * s.xsave: no host instruction could redirect each element's address. */
+ * Every element that is done is recorded in the destination and the mask before the next is tried, so a fault leaves
+ * them as the manual says: elements below the faulting one complete, and a restart goes on from there. They work on
+ * the image in s.xsave: no host instruction could redirect each element's address. */
 #include <string.h>
 
 #include "cpu/access.h"
@@ -35,7 +35,8 @@ static u64 element_get(const u8 *vector, int n, int size)
 }
 
 /* Linear address of element n; its index is signed. */
-static u64 gather_linear(struct vcpu *c, const struct insn *i, const struct gather *g, const u8 *index, int n, bool write)
+static u64 gather_linear(struct vcpu *c, const struct insn *i, const struct gather *g, const u8 *index, int n,
+                         bool write)
 {
     u64 val = element_get(index, n, g->index_size);
     u64 ea = (u64)(s64)i->disp + REG64(c, i->base) + ((g->index_size == 4 ? (u64)(s32)val : val) << i->scale);
@@ -106,7 +107,8 @@ static void gather_check(struct vcpu *c, const struct gather *g)
     ext_save(c);
 }
 
-/* The destination with zeros from byte `len`: beyond the vector with the first element, beyond the elements at the end. */
+/* The destination with zeros from byte `len`: beyond the vector with the first element, beyond the elements at the
+ * end. */
 static void data_set(struct vcpu *c, const struct gather *g, u8 data[64], int len)
 {
     memset(data + len, 0, (size_t)(64 - len));

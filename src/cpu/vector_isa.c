@@ -1,5 +1,5 @@
-/* Which instructions the vector unit executes, by the ISA set that Zydis names, and the CPUID features that show them. SDM
- * vol. 2, each instruction's "CPUID feature flag" column; vol. 1 §15.2 for AVX-512 and its vector lengths.
+/* Which instructions the vector unit executes, by the ISA set that Zydis names, and the CPUID features that show
+ * them. SDM vol. 2, each instruction's "CPUID feature flag" column; vol. 1 §15.2 for AVX-512 and its vector lengths.
  *
  * Left out, and so #UD: what no CPU model shows (3DNow!, XOP, FMA4, SSE4A, VP2INTERSECT, Xeon Phi's sets, XSAVES). */
 #include "cpu/vector_op.h"
@@ -15,7 +15,8 @@
 #define EVEX_ONE(set, f) ISA2(set, VC_AVX512, AVX512F, f)
 
 static const struct vector_isa isa_sets[] = {
-    ISA1(X87, VC_X87, FPU), ISA2(FCMOV, VC_X87, FPU, CMOV), ISA2(PPRO, VC_X87, FPU, CMOV), ISA2(SSE3X87, VC_X87, FPU, SSE3),
+    ISA1(X87, VC_X87, FPU), ISA2(FCMOV, VC_X87, FPU, CMOV), ISA2(PPRO, VC_X87, FPU, CMOV),
+    ISA2(SSE3X87, VC_X87, FPU, SSE3),
     ISA1(PENTIUMMMX, VC_MMX, MMX),
     ISA1(SSE, VC_SSE, SSE), ISA1(SSEMXCSR, VC_SSE, SSE), ISA1(SSE2, VC_SSE, SSE2), ISA1(SSE2MMX, VC_MMX, SSE2),
     ISA1(SSE3, VC_SSE, SSE3), ISA1(SSSE3, VC_SSE, SSSE3), ISA1(SSSE3MMX, VC_MMX, SSSE3), ISA1(SSE4, VC_SSE, SSE41),
@@ -32,7 +33,8 @@ static const struct vector_isa isa_sets[] = {
     EVEX_SET(AVX512DQ, AVX512DQ), EVEX_ONE(AVX512DQ_128N, AVX512DQ), EVEX_ONE(AVX512DQ_SCALAR, AVX512DQ),
     EVEX_ONE(AVX512DQ_KOP, AVX512DQ),
     EVEX_SET(AVX512CD, AVX512CD),
-    EVEX_SET(AVX512_FP16, AVX512_FP16), EVEX_ONE(AVX512_FP16_128N, AVX512_FP16), EVEX_ONE(AVX512_FP16_SCALAR, AVX512_FP16),
+    EVEX_SET(AVX512_FP16, AVX512_FP16), EVEX_ONE(AVX512_FP16_128N, AVX512_FP16),
+    EVEX_ONE(AVX512_FP16_SCALAR, AVX512_FP16),
     EVEX_SET(AVX512_BF16, AVX512_BF16), EVEX_SET(AVX512_BITALG, AVX512_BITALG), EVEX_SET(AVX512_GFNI, GFNI),
     EVEX_SET(AVX512_IFMA, AVX512_IFMA), EVEX_SET(AVX512_VAES, VAES), EVEX_SET(AVX512_VBMI, AVX512_VBMI),
     EVEX_SET(AVX512_VBMI2, AVX512_VBMI2), EVEX_SET(AVX512_VNNI, AVX512_VNNI),
@@ -44,7 +46,8 @@ static bool elsewhere(const ZydisDecodedInstruction *zi)
 {
     switch (zi->mnemonic) {
     case ZYDIS_MNEMONIC_MOVNTI: case ZYDIS_MNEMONIC_SFENCE: case ZYDIS_MNEMONIC_LFENCE: case ZYDIS_MNEMONIC_MFENCE:
-    case ZYDIS_MNEMONIC_PAUSE: case ZYDIS_MNEMONIC_CRC32: case ZYDIS_MNEMONIC_XGETBV: case ZYDIS_MNEMONIC_XSETBV: return true;
+    case ZYDIS_MNEMONIC_PAUSE: case ZYDIS_MNEMONIC_CRC32: case ZYDIS_MNEMONIC_XGETBV:
+    case ZYDIS_MNEMONIC_XSETBV: return true;
     default: return zi->meta.isa_set == ZYDIS_ISA_SET_PPRO && zi->meta.isa_ext != ZYDIS_ISA_EXT_X87;
     }
 }

@@ -1,11 +1,11 @@
-/* Memory operands of vector and x87 instructions: their shape, found at decode, and their execution when they do not simply
- * lie in one page of RAM: page crossings, devices, pages with decoded code, segments with limits, and masked operands whose
- * inactive elements must not fault. SDM vol. 2 ch. 2, the exception classes of VEX and EVEX instructions; vol. 1 §15.6.4
- * (fault suppression).
+/* Memory operands of vector and x87 instructions: their shape, found at decode, and their execution when they do not
+ * simply lie in one page of RAM: page crossings, devices, pages with decoded code, segments with limits, and masked
+ * operands whose inactive elements must not fault. SDM vol. 2 ch. 2, the exception classes of VEX and EVEX
+ * instructions; vol. 1 ch. 15 (fault suppression).
  *
- * The slow way reads what is accessed into a buffer that has the operand's offset within 64 bytes (so that the host sees its
- * alignment), runs the stub on the buffer, and writes back. Everything that will be written is probed before the first
- * write. */
+ * The slow way reads what is accessed into a buffer that has the operand's offset within 64 bytes (so that the host
+ * sees its alignment), runs the stub on the buffer, and writes back. Everything that will be written is probed
+ * before the first write. */
 #include <string.h>
 
 #include "cpu/access.h"
@@ -87,7 +87,8 @@ static void describe_opmask(struct vector_op *op, const ZydisDecodedInstruction 
         op->lanes = op->elements;
 }
 
-static void describe_signs(struct vector_op *op, const struct insn_source *src, ZydisOperandEncoding where, u8 element_size)
+static void describe_signs(struct vector_op *op, const struct insn_source *src, ZydisOperandEncoding where,
+                           u8 element_size)
 {
     for (int n = 0; n < src->zi->operand_count; n++)
         if (src->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && src->op[n].encoding == where)
@@ -114,8 +115,8 @@ static void describe_mask(struct vector_op *op, const struct insn_source *src)
     }
 }
 
-/* Legacy SSE operands of 16 bytes must be aligned, but for those that exist to be unaligned; of VEX and EVEX only those that
- * exist to be aligned. */
+/* Legacy SSE operands of 16 bytes must be aligned, but for those that exist to be unaligned; of VEX and EVEX only
+ * those that exist to be aligned. */
 static u8 required_alignment(const struct vector_op *op, const ZydisDecodedInstruction *zi)
 {
     switch (zi->mnemonic) {
@@ -234,8 +235,8 @@ static void bounce_write(struct vcpu *c, const struct bounce *b)
             mem_write_bytes(c, element_linear(c, b, n, true), b->p + n * b->size, b->size);
 }
 
-/* #GP of instructions that want alignment comes before any page fault. #AC is for scalars: of vectors the manual leaves it
- * open. */
+/* #GP of instructions that want alignment comes before any page fault. #AC is for scalars: of vectors the manual
+ * leaves it open. */
 static void check_operand_alignment(struct vcpu *c, const struct vector_op *op, u64 gva, u64 active)
 {
     u32 scalar = op->size == 10 ? 8 : op->size;
@@ -314,6 +315,7 @@ u32 vector_run_slow(struct vcpu *c, const struct insn *i, const struct vector_op
     if (op->waits) { /* a pending x87 exception comes before faults of the operand */
         ext_load(c);
         vector_fwait(c)->run(NULL, c);
+        ext_settle(c);
     }
     bounce_setup(c, i, op, &b);
     if (op->x87 && op->write)
@@ -321,7 +323,9 @@ u32 vector_run_slow(struct vcpu *c, const struct insn *i, const struct vector_op
     if (op->read)
         bounce_read(c, &b);
     ext_load(c);
-    fsw = op->run(b.p, c); /* of a store this sets MXCSR flags at most, as it does on the hardware before the store faults */
+    /* of a store this sets MXCSR flags at most, as it does on the hardware before the store faults */
+    fsw = op->run(b.p, c);
+    ext_settle(c);
     if (op->write) {
         bounce_probe(c, op, &b);
         bounce_write(c, &b);

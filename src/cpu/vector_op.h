@@ -1,8 +1,8 @@
 /* Inside the vector unit: what a decoded vector or x87 instruction knows besides struct insn.
  *
- * A `struct vector_op` holds a stub of host code, the guest's instruction re-encoded for the host (vector_stub.c), and what
- * must be known about its memory operand. Equal ones are shared by all instructions and vCPUs of a group; they are immutable
- * and live until vector_make_room() finds the code cache full. */
+ * A `struct vector_op` holds a stub of host code, the guest's instruction re-encoded for the host (vector_stub.c),
+ * and what must be known about its memory operand. Equal ones are shared by all instructions and vCPUs of a group;
+ * they are immutable and live until vector_make_room() finds the code cache full. */
 #ifndef CPU_VECTOR_OP_H
 #define CPU_VECTOR_OP_H
 #include "cpu/cpuid.h"
@@ -45,9 +45,10 @@ const struct vector_isa *vector_isa_find(const struct insn_source *src);
 bool vector_isa_shown(struct vcpu *c, const struct vector_isa *isa, const struct insn_source *src);
 enum vector_class vector_class_of(const struct vector_isa *isa, const struct insn_source *src);
 
-/* The stub for an instruction, made or shared; its memory operand has the shape given in `op` (run is filled in). NULL when
- * the instruction has an operand that no stub can have, or there is no room. vector_stub.c */
-const struct vector_op *vector_stub(struct vcpu *c, const struct insn_source *src, struct vector_op *op, enum vector_class class);
+/* The stub for an instruction, made or shared; its memory operand has the shape given in `op` (run is filled in).
+ * NULL when the instruction has an operand that no stub can have, or there is no room. vector_stub.c */
+const struct vector_op *vector_stub(struct vcpu *c, const struct insn_source *src, struct vector_op *op,
+                                    enum vector_class class);
 
 /* Emits the stub's code; false when the instruction has an operand that no stub can have. vector_encode.c */
 struct x86_asm;
@@ -63,8 +64,8 @@ void vector_memory_describe(struct vector_op *op, const struct insn_source *src)
 /* Runs an instruction whose memory operand is not simply in one page of RAM. vector_memory.c */
 u32 vector_run_slow(struct vcpu *c, const struct insn *i, const struct vector_op *op);
 
-/* Whether control registers let instructions of the class run; vector_refuse raises what they raise if not. SDM vol. 3 §2.5
- * (EM, MP, TS), §13.1; vol. 2 ch. 2, the exception classes. */
+/* Whether control registers let instructions of the class run; vector_refuse raises what they raise if not. SDM vol.
+ * 3 §2.5 (EM, MP, TS), §13.1; vol. 2 ch. 2, the exception classes. */
 static inline bool vector_allowed(const struct vcpu *c, enum vector_class class)
 {
     u64 cr0 = c->s.cr0;
@@ -72,7 +73,8 @@ static inline bool vector_allowed(const struct vcpu *c, enum vector_class class)
     switch (class) {
     case VC_FWAIT: return (cr0 & (CR0_MP | CR0_TS)) != (CR0_MP | CR0_TS);
     case VC_SSE: return !(cr0 & (CR0_EM | CR0_TS)) && c->s.cr4 & CR4_OSFXSR;
-    case VC_AVX: return !(cr0 & CR0_TS) && c->s.cr4 & CR4_OSXSAVE && (c->s.xcr0 & 6) == 6 && cr0 & CR0_PE && !v86_mode(c);
+    case VC_AVX:
+        return !(cr0 & CR0_TS) && c->s.cr4 & CR4_OSXSAVE && (c->s.xcr0 & 6) == 6 && cr0 & CR0_PE && !v86_mode(c);
     case VC_AVX512:
         return !(cr0 & CR0_TS) && c->s.cr4 & CR4_OSXSAVE && (c->s.xcr0 & 0xe6) == 0xe6 && cr0 & CR0_PE && !v86_mode(c);
     case VC_XSAVE: return !(cr0 & CR0_TS) && c->s.cr4 & CR4_OSXSAVE;

@@ -1,7 +1,7 @@
 /* Where stubs live: made once for each instruction that differs, shared by all vCPUs of a group, in one code cache.
  *
- * Stubs with the same bytes and the same memory operand are one: a whole Linux system needs a few thousand. A guest that
- * makes up more than there is room for costs itself time: everything decoded is forgotten, and made again. */
+ * Stubs with the same bytes and the same memory operand are one: a whole Linux system needs a few thousand. A guest
+ * that makes up more than there is room for costs itself time: everything decoded is forgotten, and made again. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -53,7 +53,8 @@ static bool stub_is(const struct stub *s, const struct x86_asm *a, const struct 
 }
 
 /* Lock held. */
-static const struct vector_op *stub_add(struct vector_stubs *v, u32 slot, const struct x86_asm *a, const struct vector_op *op)
+static const struct vector_op *stub_add(struct vector_stubs *v, u32 slot, const struct x86_asm *a,
+                                        const struct vector_op *op)
 {
     struct stub *s = &v->stub[v->count];
     const u8 *exec;
@@ -97,7 +98,8 @@ static const struct vector_op *stub_get(struct vector_stubs *v, const struct x86
     return ret;
 }
 
-const struct vector_op *vector_stub(struct vcpu *c, const struct insn_source *src, struct vector_op *op, enum vector_class class)
+const struct vector_op *vector_stub(struct vcpu *c, const struct insn_source *src, struct vector_op *op,
+                                    enum vector_class class)
 {
     struct x86_asm a = {.len = 0};
 
@@ -166,24 +168,32 @@ static bool stubs_room(struct vector_stubs *v)
     return room;
 }
 
-static void stubs_forget(struct vcpu_group *g)
+/* World stopped. A vCPU that waits for the world itself is in the middle of an instruction or a block that it
+ * decodes, and still needs its stubs: false, later then. The others hold no decoded instruction. */
+static bool stubs_forget(struct vcpu_group *g, const struct vcpu *self)
 {
     struct vector_stubs *v = g->vector;
 
+    for (int n = 0; n < g->count; n++)
+        if (g->vcpu[n] != self && g->vcpu[n]->in_guest)
+            return false;
     for (int n = 0; n < g->count; n++)
         interp_flush(g->vcpu[n]);
     code_cache_reset(v->code);
     memset(v->hash, 0, sizeof(v->hash));
     v->count = 0;
     v->fwait = fwait_stub(v);
+    return true;
 }
 
 void vector_make_room(struct vcpu *c)
 {
-    if (likely(stubs_room(c->group->vector)))
-        return;
-    world_stop(c->group, c);
-    if (!stubs_room(c->group->vector)) /* another vCPU may have been first */
-        stubs_forget(c->group);
-    world_go(c->group, c);
+    struct vcpu_group *g = c->group;
+    bool room = stubs_room(g->vector);
+
+    while (unlikely(!room)) {
+        world_stop(g, c);
+        room = stubs_room(g->vector) || stubs_forget(g, c); /* another vCPU may have been first */
+        world_go(g, c);
+    }
 }

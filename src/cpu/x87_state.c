@@ -1,9 +1,9 @@
-/* x87 environments in memory: FNSTENV, FLDENV, FNSAVE, FRSTOR in their 16- and 32-bit, real and protected formats, and the
- * instruction and data pointers. SDM vol. 1 §8.1.8–§8.1.10, figures 8-9 to 8-12.
+/* x87 environments in memory: FNSTENV, FLDENV, FNSAVE, FRSTOR in their 16- and 32-bit, real and protected formats,
+ * and the instruction and data pointers. SDM vol. 1 §8.1.8–§8.1.10, figures 8-9 to 8-12.
  *
- * The host executes them in its 32-bit protected format on a buffer; this file converts. Pointers are tracked by us, since
- * the host's are addresses of stubs. As on all Intel CPUs of this century the opcode, and with FDP_EXCPTN_ONLY the data
- * pointer, are recorded for instructions that cause an unmasked exception. */
+ * The host executes them in its 32-bit protected format on a buffer; this file converts. Pointers are tracked by us,
+ * since the host's are addresses of stubs. As on all Intel CPUs of this century the opcode, and with FDP_EXCPTN_ONLY
+ * the data pointer, are recorded for instructions that cause an unmasked exception. */
 #include <string.h>
 
 #include "cpu/access.h"
@@ -43,7 +43,8 @@ static u32 env_size(const struct insn *i)
     return i->opsize == 2 ? 14 : 28;
 }
 
-/* What goes where FIP, FCS, FDP and FDS are: in the real formats linear addresses, with the opcode beside the upper half. */
+/* What goes where FIP, FCS, FDP and FDS are: in the real formats linear addresses, with the opcode beside the upper
+ * half. */
 static void pointer_words(const struct vcpu *c, u32 out[4])
 {
     bool no_selectors = has(c, FEAT_ZERO_FCS_FDS);

@@ -1,8 +1,9 @@
-/* State images in guest memory: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR. SDM vol. 1 §10.5 (FXSAVE area), ch. 13.
+/* State images in guest memory: FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XSAVEC, XRSTOR. SDM vol. 1 §10.5 (FXSAVE area),
+ * ch. 13.
  *
- * The image in s.xsave is the source and the destination; the host normalizes what a guest loads (reserved bits of FCW, say)
- * because restoring ends with ext_load(). Outside 64-bit mode only vector registers 0 to 7 are saved and restored. XSAVEOPT
- * always takes the state for modified. Left out: XSAVES and XRSTORS, which no CPU model shows. */
+ * The image in s.xsave is the source and the destination; the host normalizes what a guest loads (reserved bits of
+ * FCW, say) because restoring ends with ext_load(). Outside 64-bit mode only vector registers 0 to 7 are saved and
+ * restored. XSAVEOPT always takes the state for modified. Left out: XSAVES and XRSTORS, which no CPU model shows. */
 #include <string.h>
 
 #include "cpu/access.h"

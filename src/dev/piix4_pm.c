@@ -25,6 +25,8 @@ struct piix4_pm_state {
     u64 tmr_next; /* timer count, unbounded, at which TMR_STS is set next */
     u16 pm1_sts, pm1_en, pm1_cnt;
     u8 apmc, apms; /* SMI command and status ports */
+    bool rtc_in;   /* level of the real-time clock's interrupt */
+    u8 pad[7];
 };
 
 struct piix4_pm {
@@ -38,7 +40,7 @@ struct piix4_pm {
 static const struct state_field piix4_pm_fields[] = {
     STATE(struct piix4_pm_state, tmr_next), STATE(struct piix4_pm_state, pm1_sts), STATE(struct piix4_pm_state, pm1_en),
     STATE(struct piix4_pm_state, pm1_cnt),  STATE(struct piix4_pm_state, apmc),    STATE(struct piix4_pm_state, apms),
-    STATE_END};
+    STATE(struct piix4_pm_state, rtc_in),   STATE_ARRAY(struct piix4_pm_state, pad), STATE_END};
 
 static struct piix4_pm *pm_of(struct device *dev)
 {
@@ -204,6 +206,17 @@ void piix4_pm_power_button(struct device *pm)
 
     trace(ACPI, "piix4_pm: power button");
     p->s.pm1_sts |= PWRBTN_STS;
+    sci_update(p);
+}
+
+/* The data sheet: set by the assertion of IRQ8. Clearing it while the clock still asserts does not set it again. */
+void piix4_pm_rtc_set(void *pm, int pin, bool level)
+{
+    struct piix4_pm *p = pm;
+
+    if (level && !p->s.rtc_in)
+        p->s.pm1_sts |= RTC_STS;
+    p->s.rtc_in = level;
     sci_update(p);
 }
 

@@ -23,4 +23,8 @@ struct device *piix4_pm_create(struct machine *m, int slot, int function, u16 sm
 /* The user pressed the power button: PWRBTN_STS, and an SCI if the guest enabled it. Machine lock held. */
 void piix4_pm_power_button(struct device *pm);
 
+/* Where the real-time clock's interrupt output goes besides IRQ8: its rise sets RTC_STS, and an SCI follows if the guest
+ * enabled it. For `struct irq`; `pm` is the device, the pin is not used. Machine lock held. */
+void piix4_pm_rtc_set(void *pm, int pin, bool level);
+
 #endif

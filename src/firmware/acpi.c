@@ -22,7 +22,6 @@ enum {
     WBINVD = 1 << 0,
     PROC_C1 = 1 << 2,
     SLP_BUTTON_ABSENT = 1 << 5,
-    RTC_FIXED_WAKE_ABSENT = 1 << 6,
     RESET_REG_SUP = 1 << 10,
 };
 
@@ -161,7 +160,7 @@ static void fadt_flags(struct byte_buffer *b, const struct acpi_config *config)
 {
     bytes_put16(b, LEGACY_DEVICES | HAS_8042 | (config->vga ? 0 : VGA_NOT_PRESENT));
     bytes_put8(b, 0);
-    bytes_put32(b, WBINVD | PROC_C1 | SLP_BUTTON_ABSENT | RTC_FIXED_WAKE_ABSENT | RESET_REG_SUP);
+    bytes_put32(b, WBINVD | PROC_C1 | SLP_BUTTON_ABSENT | RESET_REG_SUP);
     generic_address(b, SPACE_IO, 8, ACCESS_BYTE, config->reset_port);
     bytes_put8(b, config->reset_value);
     bytes_append(b, NULL, 3); /* ARM_BOOT_ARCH, minor version */

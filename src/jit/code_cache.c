@@ -76,8 +76,8 @@ u8 *code_cache_alloc(struct code_cache *cc, u64 len, const u8 **exec)
 void code_cache_reset(struct code_cache *cc)
 {
     cc->used = 0;
-    /* The bytes will be written through another address than they execute at: make every thread of ours serialize before it
-     * runs new code at an old address (SDM vol. 3 §8.1.3). Without the call (old kernel, tight jail) x86 keeps its
-     * instruction caches coherent all the same; only code already prefetched could be stale. */
+    /* The bytes will be written through another address than they execute at: make every thread of ours serialize
+     * before it runs new code at an old address (SDM vol. 3 §8.1.3). Without the call (old kernel, tight jail) x86
+     * keeps its instruction caches coherent all the same; only code already prefetched could be stale. */
     syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
 }

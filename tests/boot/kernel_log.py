@@ -4,6 +4,7 @@ import re
 # Each with its reason. Matched against single lines at the levels warning and above.
 HARMLESS = {
     r'fail to add MMCONFIG information': 'an i440FX has no memory-mapped configuration space',
+    r'CONFIG_IMA_DISABLE_HTABLE is disabled': "a choice of Debian's",
     r'PS/2 appears to have AUX port disabled': 'there is no mouse',
     r'hrtimer: interrupt took': 'the host was busy',
     r'sched: RT throttling activated': 'the host was busy',

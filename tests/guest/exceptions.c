@@ -1,8 +1,6 @@
 /* Exceptions in long mode: vectors, error codes, the pushed RIP, ring changes, IST, double fault. SDM vol. 3 ch. 6. */
 #include "guest.h"
 
-extern u64 vector_table[];
-
 static void do_ud(void *arg) { asm volatile("ud2"); }
 static void do_int3(void *arg) { asm volatile("int3"); }
 static void do_icebp(void *arg) { asm volatile(".byte 0xf1"); }
@@ -42,13 +40,6 @@ static void expect_user(const char *name, void (*fn)(void *), void *arg, int vec
 
     check(got == vector && (vector < 0 || (caught.error == error && (caught.cs & 3) == 3)),
           "user %s: vector %d error %lx (expected %d, %lx)", name, got, got < 0 ? 0 : caught.error, vector, error);
-}
-
-static void make_user_accessible(void)
-{
-    for (u64 va = 0x200000; va < 0xa00000; va += 4096)
-        *pte_of(va) |= PTE_U;
-    write_cr3(read_cr3());
 }
 
 static u64 entered_on;
@@ -112,7 +103,7 @@ void guest_main(void)
     expect("LOCK on a register", do_lock_bad, 0, 6, 0);
     expect("16 bytes of instruction", do_too_long, 0, 13, 0);
     ist_test();
-    make_user_accessible();
+    user_text_allow(true);
     expect_user("nothing", do_nothing, 0, -1, 0);
     expect_user("cli", do_cli, 0, 13, 0);
     expect_user("hlt", do_hlt, 0, 13, 0);

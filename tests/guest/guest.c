@@ -4,9 +4,9 @@
 #define LAPIC_BASE 0xfee00000ul
 #define POOL_PAGES 1024
 
-extern u64 vector_table[256];
 extern u8 ap_trampoline[], ap_trampoline_end[];
 extern u64 ap_stack;
+void enter_now(void *frame);
 
 struct frame caught;
 u64 caught_cr2;
@@ -90,6 +90,44 @@ int catch_fault(void (*fn)(void *arg), void *arg)
         fn(arg);
     catching = false;
     return caught_vector;
+}
+
+int enter(const struct frame *f)
+{
+    /* a fault of the IRET itself is pushed below what is left of the frame, so that needs room of its own */
+    static struct {
+        u8 room[4096];
+        struct frame f;
+    } own __attribute__((aligned(16)));
+
+    own.f = *f;
+    return catch_fault(enter_now, &own.f);
+}
+
+struct frame frame_at(const void *code, int ring)
+{
+    static u8 stacks[2][8192] __attribute__((aligned(4096)));
+
+    return (struct frame){.rip = (u64)code, .cs = ring ? 0x23 : 8, .rflags = 2, .ss = ring ? 0x2b : 0x10,
+                          .rsp = (u64)stacks[ring != 0] + sizeof(stacks[0]) - 128};
+}
+
+void user_text_allow(bool yes)
+{
+    for (u64 va = 0x200000; va < 0xa00000; va += 4096)
+        *pte_of(va) = yes ? *pte_of(va) | PTE_U : *pte_of(va) & ~(u64)PTE_U;
+    write_cr3(read_cr3());
+}
+
+bool feature(u32 leaf, u32 sub, int reg, int bit)
+{
+    u32 r[4];
+
+    cpuid(leaf & 0x80000000, 0, r);
+    if (r[0] < leaf)
+        return false;
+    cpuid(leaf, sub, r);
+    return r[reg] >> bit & 1;
 }
 
 static void user_done(struct frame *f)
@@ -250,7 +288,7 @@ void guest_start(void);
 void guest_start(void)
 {
     for (int v = 0; v < 256; v++)
-        idt_set(v, (void *)vector_table[v], 0x8e, 0);
+        idt_set(v, (void *)vector_table[v], v == 3 ? 0xee : 0x8e, 0);
     print_setup();
     idt_load();
     tss_load();

@@ -28,6 +28,20 @@ extern u64 caught_cr2;
 /* Runs fn(arg) in ring 3 on a stack of its own; returns as catch_fault does (a plain return from fn gives -1). */
 int catch_fault_user(void (*fn)(void *arg), void *arg);
 
+/* Starts test code with the registers of f, in the ring and mode that cs says, until an exception or interrupt: returns its
+ * vector, the frame in `caught`. Test code ends with INT3, which may come from any ring. */
+int enter(const struct frame *f);
+
+/* A frame for 64-bit test code in ring 0 or 3, on a stack of its own; ring 3 needs user_text_allow. */
+struct frame frame_at(const void *code, int ring);
+void user_text_allow(bool yes); /* whether ring 3 may use the program's own pages */
+
+/* Test code out of line: CODE(64, name, "text") makes name[] … name_end[]. */
+#define CODE(bits, name, text)                                                                                         \
+    extern u8 name[], name##_end[];                                                                                    \
+    asm(".pushsection .text\n.code" #bits "\n" #name ":\n" text "\n" #name "_end:\n.code64\n.popsection")
+
+extern u64 vector_table[256];
 void idt_set(int v, void *handler, int type_attr, int ist);
 struct tss64 {
     u32 reserved0;
@@ -49,6 +63,8 @@ u32 lapic_read(u32 reg);
 void lapic_write(u32 reg, u32 val);
 void pic_disable(void);
 int cpus_start(int wanted, void (*fn)(int cpu)); /* how many answered, the boot CPU included */
+
+bool feature(u32 leaf, u32 sub, int reg, int bit); /* in CPUID; reg 0 to 3: EAX, EBX, ECX, EDX */
 
 static inline void outb(u16 port, u8 v) { asm volatile("outb %0, %1" : : "a"(v), "Nd"(port)); }
 static inline void outw(u16 port, u16 v) { asm volatile("outw %0, %1" : : "a"(v), "Nd"(port)); }

@@ -85,9 +85,14 @@ int catch_fault(void (*fn)(void *arg), void *arg)
 
 int enter(const struct frame *f)
 {
-    struct frame own = *f;
+    /* a fault of the IRET itself is pushed below what is left of the frame, so that needs room of its own */
+    static struct {
+        u8 room[4096];
+        struct frame f;
+    } own;
 
-    return catch_fault(enter_now, &own);
+    own.f = *f;
+    return catch_fault(enter_now, &own.f);
 }
 
 struct frame frame_at(const void *code, int ring)

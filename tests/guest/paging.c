@@ -30,25 +30,10 @@ static void expect(const char *name, int access, bool user, int vector, u64 erro
           got < 0 ? 0 : caught.error, vector, error);
 }
 
-static bool feature(u32 leaf, int reg, int bit)
-{
-    u32 r[4];
-
-    cpuid(leaf, 0, r);
-    return r[reg] >> bit & 1;
-}
-
-static void text_user_accessible(bool yes)
-{
-    for (u64 va = 0x200000; va < 0xa00000; va += 4096)
-        *pte_of(va) = yes ? *pte_of(va) | PTE_U : *pte_of(va) & ~(u64)PTE_U;
-    write_cr3(read_cr3());
-}
-
 static void smep_smap(void)
 {
-    text_user_accessible(false); /* else SMEP and SMAP would be about this program too */
-    if (feature(7, 1, 7)) {
+    user_text_allow(false); /* else SMEP and SMAP would be about this program too */
+    if (feature(7, 0, 1, 7)) {
         write_cr4(read_cr4() | 1 << 20);
         set(PTE_P | PTE_W | PTE_U);
         expect("SMEP: fetch from a user page", X, false, 14, 0x11);
@@ -56,7 +41,7 @@ static void smep_smap(void)
         expect("SMEP: fetch from a supervisor page", X, false, -1, 0);
         write_cr4(read_cr4() & ~(1ul << 20));
     }
-    if (feature(7, 1, 20)) {
+    if (feature(7, 0, 1, 20)) {
         set(PTE_P | PTE_W | PTE_U);
         write_cr4(read_cr4() | 1 << 21);
         expect("SMAP: read of a user page", R, false, 14, 1);
@@ -126,7 +111,7 @@ void guest_main(void)
 {
     u64 saved;
 
-    text_user_accessible(true);
+    user_text_allow(true);
     page = page_alloc();
     pte = pte_of(VA);
     pml4[VA >> 39 & 511] |= PTE_U;

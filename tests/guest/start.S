@@ -149,6 +149,28 @@ common:
     add $16, %rsp
     iretq
 
+    /* void enter_now(void *frame): goes on with all registers of the frame */
+    .globl enter_now
+enter_now:
+    mov %rdi, %rsp
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %r11
+    pop %r10
+    pop %r9
+    pop %r8
+    pop %rdi
+    pop %rsi
+    pop %rbp
+    pop %rbx
+    pop %rdx
+    pop %rcx
+    pop %rax
+    add $16, %rsp
+    iretq
+
     .section .rodata
     .globl vector_table
 vector_table:

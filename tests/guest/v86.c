@@ -98,7 +98,7 @@ static void sensitive(void)
     check((u16)caught.eax == 0x3002, "PUSHF shows IOPL 3: %x", caught.eax);
     EXPECT(do_pushfd, IOPL3, 3, 5);
     check(!(caught.eax & (VM | RF)), "PUSHFD hides VM and RF: %x", caught.eax);
-    EXPECT(do_iret, IOPL3, 3, 8);
+    EXPECT(do_iret, IOPL3, 3, 9);
     EXPECT(do_into, 0, 4, 5);
     EXPECT(do_int1, 0, 1, 1);
     EXPECT(do_hlt, IOPL3, 13, 0);

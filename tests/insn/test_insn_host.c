@@ -569,7 +569,12 @@ static void compare(const struct outcome *host, const struct outcome *ours)
 
         bad |= differ("CR2", host->address & mask, ours->address & mask, 0);
         /* Linux shows every fault at a kernel address as a protection violation */
-        bad |= differ("error", host->error & ~(s64)(host->address >> 63), ours->error & ~(s64)(host->address >> 63), 0);
+#ifdef __SANITIZE_ADDRESS__
+        mask = host->error & 0x10 ? ~1ull : ~0ull; /* branches may hit the sanitizer's shadow memory */
+#else
+        mask = ~0ull;
+#endif
+        bad |= differ("error", mask & host->error & ~(s64)(host->address >> 63), mask & ours->error & ~(s64)(host->address >> 63), 0);
     }
     if (same_fault && (host->vector == EXC_GP || host->vector == EXC_SS))
         bad |= differ("error", host->error, ours->error, 0);

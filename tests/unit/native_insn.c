@@ -1,7 +1,7 @@
 /* One instruction on silicon: see native_insn.h.
  *
- * The page at NATIVE_CODE holds the instruction, then a jump back. All registers, RSP too, are the test's while it runs;
- * signals arrive on a stack of their own and make the code go on at the exit, which stores everything. */
+ * The page at NATIVE_CODE holds the instruction, then a jump back. All registers, RSP too, are the test's while it
+ * runs; signals arrive on a stack of their own and make the code go on at the exit, which stores everything. */
 #include "native_insn.h"
 
 #include <asm/prctl.h>
@@ -136,8 +136,8 @@ static void put(u8 **at, const void *bytes, size_t n)
     *at += n;
 }
 
-/* The instruction ends at CODE_END, where a far jump leads from 32-bit code to WAY_BACK64, whence 64-bit code leaves. For
- * 64-bit instructions the byte at CODE_END is another: see native_run. */
+/* The instruction ends at CODE_END, where a far jump leads from 32-bit code to WAY_BACK64, whence 64-bit code
+ * leaves. For 64-bit instructions the byte at CODE_END is another: see native_run. */
 static void way_back(void)
 {
     void *exit = native_exit;

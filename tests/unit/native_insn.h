@@ -1,5 +1,5 @@
-/* Runs one instruction on the host's silicon with a given register file, and returns what became of it: the oracle for tests
- * of the CPU. */
+/* Runs one instruction on the host's silicon with a given register file, and returns what became of it: the oracle
+ * for tests of the CPU. */
 #ifndef TESTS_NATIVE_INSN_H
 #define TESTS_NATIVE_INSN_H
 #include "cpu/vcpu_state.h"
@@ -15,7 +15,8 @@ struct native_state {
     u64 components; /* XSAVE components to load and store */
 };
 
-/* The instruction faulted: vector of the host's exception, error code, and address of a page fault; vector -1: it did not. */
+/* The instruction faulted: vector of the host's exception, error code, and address of a page fault; vector -1: it
+ * did not. */
 struct native_fault {
     int vector;
     u64 error, address;

@@ -722,7 +722,7 @@ static void other_threads(void **unused)
     pthread_create(&loop, NULL, loop_thread, NULL);
     for (int i = 0; i < SENDERS; i++)
         pthread_create(&sender[i].thread, NULL, send_from_thread, &sender[i]);
-    while (total < SENDERS * SENDS) {
+    while (total < SENDERS * SENDS || !ticks) {
         int vector;
 
         if (!(__atomic_fetch_and(&cpu(0)->attention, ~(u32)ATTN_EVENT, __ATOMIC_SEQ_CST) & ATTN_EVENT)) {
@@ -746,7 +746,7 @@ static void other_threads(void **unused)
     __atomic_store_n(&loop_stops, 1, __ATOMIC_SEQ_CST);
     pthread_join(loop, NULL);
     assert_int_equal(eoi_count, SENDERS * SENDS / 2);
-    assert_true(ticks > 0);
+
 }
 
 static void state_moves(void **unused)

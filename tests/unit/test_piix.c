@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 enum { PM = 0x600, SMI = 0xb2, RESET = 0xcf9 };
-enum { TMR = 0x0001, PWRBTN = 0x0100, SCI_EN = 1, SLP_EN = 0x2000 };
+enum { TMR = 0x0001, PWRBTN = 0x0100, RTC = 0x0400, SCI_EN = 1, SLP_EN = 0x2000 };
 #define SECOND 1000000000ull
 
 static struct machine *m;
@@ -225,6 +225,22 @@ static void power_button(void **unused)
     assert_int_equal(pio_read(m, PM + PM1A_STS, 4), 0);
 }
 
+static void clock_alarm(void **unused)
+{
+    pm_block_map();
+    piix4_pm_rtc_set(pm, 0, true);
+    assert_int_equal(pio_read(m, PM + PM1A_STS, 2), RTC);
+    assert_false(sci.level);
+    pio_write(m, PM + PM1A_EN, 2, RTC);
+    assert_true(sci.level);
+    pio_write(m, PM + PM1A_STS, 2, RTC);
+    piix4_pm_rtc_set(pm, 0, true); /* the wire has not fallen since */
+    assert_false(sci.level);
+    piix4_pm_rtc_set(pm, 0, false);
+    piix4_pm_rtc_set(pm, 0, true);
+    assert_true(sci.level);
+}
+
 static void soft_off(void **unused)
 {
     pm_block_map();
@@ -256,6 +272,7 @@ static void pm_state_round_trip(void **unused)
     pio_write(m, PM + PM1A_EN, 2, TMR | PWRBTN);
     fixture_time(m, SECOND);
     piix4_pm_power_button(pm);
+    piix4_pm_rtc_set(pm, 0, true);
     memcpy(kept, device_state(pm), t->state.size);
     config = container_of(pm, struct pci_device, dev)->ps;
     len = state_save(&t->state, device_state(pm), stream);
@@ -268,7 +285,7 @@ static void pm_state_round_trip(void **unused)
     assert_null(state_differs(&t->state, kept, device_state(pm)));
     assert_true(sci.level);
     assert_int_equal(timer_queue_next(&m->timers), 2343484438);
-    assert_int_equal(pio_read(m, PM + PM1A_STS, 2), PWRBTN);
+    assert_int_equal(pio_read(m, PM + PM1A_STS, 2), PWRBTN | RTC);
     free(stream);
     free(kept);
 }
@@ -306,6 +323,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(pm_timer_status_without_interrupt, setup, teardown),
         cmocka_unit_test_setup_teardown(pm_timer_interrupts, setup, teardown),
         cmocka_unit_test_setup_teardown(power_button, setup, teardown),
+        cmocka_unit_test_setup_teardown(clock_alarm, setup, teardown),
         cmocka_unit_test_setup_teardown(soft_off, setup, teardown),
         cmocka_unit_test_setup_teardown(soft_off_by_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(pm_state_round_trip, setup, teardown),

@@ -1,6 +1,6 @@
-/* Extended state beyond single instructions' results: which control bits and features forbid what, exceptions and their order,
- * x87 environments in every format, reset values, images from hostile snapshots, memory that is not RAM, and running out of
- * room for stubs. The results themselves are checked against silicon in test_vector.c. */
+/* Extended state beyond single instructions' results: which control bits and features forbid what, exceptions and
+ * their order, x87 environments in every format, reset values, images from hostile snapshots, memory that is not
+ * RAM, and running out of room for stubs. The results themselves are checked against silicon in test_vector.c. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -415,7 +415,8 @@ static void hostile_images(void **unused)
     }
 }
 
-/* The host's area elsewhere than in s.xsave, as on hosts with another layout: a vCPU at an address that is no multiple of 64. */
+/* The host's area elsewhere than in s.xsave, as on hosts with another layout: a vCPU at an address that is no
+ * multiple of 64. */
 static void unaligned_image(void **unused)
 {
     u8 *room = calloc(1, sizeof(struct vcpu) + 64);
