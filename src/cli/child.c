@@ -58,7 +58,8 @@ static int signal_next(const struct child_signals *s, u64 deadline)
     struct signalfd_siginfo info;
     u64 now = now_ms(), left = deadline > now ? MIN(deadline - now, INT32_MAX) : 0;
 
-    if (poll(&poll_fd, 1, deadline == UINT64_MAX ? -1 : (int)left) != 1 || read(s->fd, &info, sizeof(info)) != sizeof(info))
+    if (poll(&poll_fd, 1, deadline == UINT64_MAX ? -1 : (int)left) != 1 ||
+        read(s->fd, &info, sizeof(info)) != sizeof(info))
         return 0;
     return (int)info.ssi_signo;
 }

@@ -29,9 +29,9 @@ struct child_end {
  * SIGKILL follows ten seconds after the first of them, or after `limit_ms` (0: no limit). */
 void child_wait(const struct child_signals *s, pid_t pid, pid_t target, u64 limit_ms, struct child_end *ret);
 
-/* Runs argv[0], found in PATH, to its end, with nothing on stdin and this process's stdout and stderr. It gets a process
- * group of its own, so that its own children hear the signals too. -EINTR when a signal was passed on, other -Exxx with a
- * sentence when it could not be started or failed. */
+/* Runs argv[0], found in PATH, to its end, with nothing on stdin and this process's stdout and stderr. It gets a
+ * process group of its own, so that its own children hear the signals too. -EINTR when a signal was passed on,
+ * other -Exxx with a sentence when it could not be started or failed. */
 int child_run(char *const argv[], struct err *e);
 
 #endif

@@ -1,5 +1,5 @@
-/* The verbs of the command `skerry`. Each takes its own argv (argv[0] is the verb), answers --help, and returns the exit
- * status: 0, 1 for a failure, 2 for a mistake in the command line, or what the verb documents. */
+/* The verbs of the command `skerry`. Each takes its own argv (argv[0] is the verb), answers --help, and returns the
+ * exit status: 0, 1 for a failure, 2 for a mistake in the command line, or what the verb documents. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 

@@ -1,8 +1,9 @@
 /* `skerry image build debian`: a bootable Debian guest, made from Debian's own packages.
  *
- * mmdebstrap unpacks and configures the packages into a tar file, with hooks that give the guest its hostname, network and
- * console; pack.sh turns that into an ext4 disk image with mke2fs -d. Neither needs a mount of ours, so an ordinary user
- * can do it where the host allows user namespaces. The scripts are in images/debian/ and are part of this program.
+ * mmdebstrap unpacks and configures the packages into a tar file, with hooks that give the guest its hostname,
+ * network and console; pack.sh turns that into an ext4 disk image with mke2fs -d. Neither needs a mount of ours, so
+ * an ordinary user can do it where the host allows user namespaces. The scripts are in images/debian/ and are part
+ * of this program.
  *
  * All is made in a folder beside the image and renamed at the end: a build that was broken off leaves nothing. */
 #include "cli/cli.h"
@@ -24,7 +25,7 @@
 
 extern const char debian_initramfs_sh[], debian_setup_sh[], debian_pack_sh[];
 
-#define DEBIAN_PACKAGES                                                                                               \
+#define DEBIAN_PACKAGES \
     "systemd-sysv,udev,dbus,kmod,lz4,iproute2,iputils-ping,ca-certificates,curl,procps,less,nano,e2fsprogs"
 #define SIZE_MIN MIB(512)
 #define SIZE_MAX_BYTES (GIB(1) * 1024 * 16) /* what ext4 with 4 KiB blocks and 32-bit block numbers can hold */
@@ -144,7 +145,8 @@ static const struct option_spec options[] = {
     {"kernel", 0, "FLAVOUR", set_kernel, "cloud-amd64 (the default, small), amd64 or rt-amd64"},
     {"with", 0, "PACKAGE,...", set_with, "install these too, as openssh-server,gcc"},
     {"hostname", 0, "NAME", set_hostname, "the guest's name, debian if left out"},
-    {"ssh-key", 0, "FILE", set_ssh_key, "let the owner of this public key log in as root by SSH\n(installs openssh-server)"},
+    {"ssh-key", 0, "FILE", set_ssh_key,
+     "let the owner of this public key log in as root by SSH\n(installs openssh-server)"},
     {"force", 0, NULL, set_force, "replace the files if they exist"},
     {0},
 };
@@ -155,11 +157,11 @@ static void build_help(void)
     printf("skerry image build: make a bootable guest from a distribution's packages.\n\n"
            "Usage: skerry image build debian [OPTION]...\n\n");
     option_print(options, stdout);
-    printf("\nThe guest asks for its address by DHCP and opens a root shell on its serial console. Needs mmdebstrap and\n"
-           "e2fsprogs; without root also uidmap, and a host that lets users make user namespaces.\n"
+    printf("\nThe guest asks for its address by DHCP and opens a root shell on its serial console. Needs mmdebstrap\n"
+           "and e2fsprogs; without root also uidmap, and a host that lets users make user namespaces.\n"
            "\nExamples:\n"
            "  skerry image build debian\n"
-           "  skerry image build debian --out node.img --size 20G --with build-essential --ssh-key ~/.ssh/id_ed25519.pub\n");
+           "  skerry image build debian --out node.img --size 20G --with gcc --ssh-key ~/.ssh/id_ed25519.pub\n");
 }
 
 /* FILE.img, FILE.qcow2, FILE: FILE with another ending. */
@@ -231,8 +233,7 @@ static int tools_check(struct err *e)
             return err_set(e, -ENOENT, "%s is missing: install it with 'apt-get install %s'", tools[i].program,
                            tools[i].package);
     if (geteuid() && child_run((char *[]){"unshare", "--user", "--map-auto", "--map-root-user", "true", NULL}, e))
-        return err_set(e, -EPERM, "this host does not let you make user namespaces (are you in /etc/subuid?); run this "
-                                  "as root");
+        return err_set(e, -EPERM, "this host does not let you make user namespaces; run this as root");
     return 0;
 }
 
@@ -267,17 +268,24 @@ static int folder_make(struct image_build *b, struct err *e)
     return 0;
 }
 
-/* The hooks travel in the environment: as files they might be out of reach of mmdebstrap's user namespace, and as arguments
- * it would print them. */
+/* The hooks travel in the environment: as files they might be out of reach of mmdebstrap's user namespace, and as
+ * arguments it would print them. */
 static int bootstrap(const struct image_build *b, struct err *e)
 {
     char include[8192], tar[sizeof(b->folder) + 16];
-    char *argv[] = {"mmdebstrap", "--variant=minbase", geteuid() ? "--mode=unshare" : "--mode=auto",
+    char *argv[] = {"mmdebstrap",
+                    "--variant=minbase",
+                    geteuid() ? "--mode=unshare" : "--mode=auto",
                     "--essential-hook=sh -c \"$SKERRY_INITRAMFS\" initramfs.sh \"$1\"",
-                    "--customize-hook=sh -c \"$SKERRY_SETUP\" setup.sh \"$1\"", include, (char *)b->suite, tar, NULL};
+                    "--customize-hook=sh -c \"$SKERRY_SETUP\" setup.sh \"$1\"",
+                    include,
+                    (char *)b->suite,
+                    tar,
+                    NULL};
 
     if (snprintf(include, sizeof(include), "--include=%s,linux-image-%s%s%s%s", DEBIAN_PACKAGES, b->kernel,
-                 b->ssh_key ? ",openssh-server" : "", b->with ? "," : "", b->with ? b->with : "") >= (int)sizeof(include))
+                 b->ssh_key ? ",openssh-server" : "", b->with ? "," : "",
+                 b->with ? b->with : "") >= (int)sizeof(include))
         return err_set(e, -EINVAL, "--with: too many packages");
     snprintf(tar, sizeof(tar), "%s/rootfs.tar", b->folder);
     setenv("SKERRY_INITRAMFS", debian_initramfs_sh, 1);
@@ -290,8 +298,8 @@ static int bootstrap(const struct image_build *b, struct err *e)
 static int pack(const struct image_build *b, struct err *e)
 {
     char size[32];
-    char *argv[] = {"unshare", "--user", "--map-auto", "--map-root-user", "sh", "-c", (char *)debian_pack_sh,
-                    "pack.sh", (char *)b->folder, size, NULL};
+    char *argv[] = {"unshare", "--user", "--map-auto", "--map-root-user", /* in front of what root runs directly */
+                    "sh", "-c", (char *)debian_pack_sh, "pack.sh", (char *)b->folder, size, NULL};
 
     snprintf(size, sizeof(size), "%llu", (unsigned long long)b->size);
     return child_run(geteuid() ? argv : argv + 4, e);
@@ -329,9 +337,8 @@ static int files_publish(const struct image_build *b, struct err *e)
     sibling_name(b, ".initrd", initrd);
     if (file_move(b, "kernel", kernel, e) || file_move(b, "initrd", initrd, e) || file_move(b, "disk", b->out, e))
         return e->code;
-    printf("Boot it with:\n  skerry run --kernel %s --initrd %s \\\n    --disk %s --append 'root=/dev/vda console=ttyS0'"
-           " --memory 1G\n",
-           kernel, initrd, b->out);
+    printf("Boot it with:\n  skerry run --kernel %s --initrd %s \\\n    --disk %s", kernel, initrd, b->out);
+    printf(" --append 'root=/dev/vda console=ttyS0' --memory 1G\n");
     return 0;
 }
 

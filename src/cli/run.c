@@ -72,13 +72,15 @@ static int ended_report(const struct vm_ended *ended, const struct vm_config *c,
         log_info("the guest reset, which ends it with --no-reboot");
         return RUN_RESET;
     case VM_END_TRIPLE_FAULT:
-        log_info("the guest triple-faulted, which ends it with --no-reboot%s%s", ended->text[0] ? ": " : "", ended->text);
+        log_info("the guest triple-faulted, which ends it with --no-reboot%s%s", ended->text[0] ? ": " : "",
+                 ended->text);
         return RUN_TRIPLE_FAULT;
     case VM_END_DEBUG_EXIT:
         log_info("the guest wrote to debug-exit: status %d", ended->value);
         return ended->value;
     case VM_END_TIMEOUT:
-        snprintf(seconds, sizeof(seconds), "%g", (double)c->timeout_ms / 1000); /* log_info() cannot: base has no vector units */
+        /* not in log_info(): base is compiled without vector registers, and so without doubles */
+        snprintf(seconds, sizeof(seconds), "%g", (double)c->timeout_ms / 1000);
         log_info("ended by --timeout after %s seconds", seconds);
         return RUN_TIMEOUT;
     default:

@@ -95,7 +95,8 @@ static int set_model(void *ctx, const char *value, struct err *e)
     return text_store(&((struct vm_config *)ctx)->cpu_model, value, e);
 }
 
-/* Copies the part of a --disk value up to the next comma; two commas stand for one in a name. Returns what follows, or NULL. */
+/* Copies the part of a --disk value up to the next comma; two commas stand for one in a name. Returns what follows,
+ * or NULL. */
 static const char *disk_part(const char *value, char *part, size_t size)
 {
     size_t n = 0;
@@ -278,28 +279,44 @@ static int set_dump(void *ctx, const char *value, struct err *e)
 }
 
 static const struct option_spec options[] = {
-    {"kernel", 0, "FILE", set_kernel, "the guest's kernel: a Linux bzImage, an ELF file with a\nPVH note, or a multiboot kernel"},
+    {"kernel", 0, "FILE", set_kernel,
+     "the guest's kernel: a Linux bzImage, an ELF file with a\nPVH note, or a multiboot kernel"},
     {"initrd", 0, "FILE", set_initrd, "its initial RAM disk"},
     {"append", 0, "TEXT", set_append, "its command line, as 'root=/dev/vda console=ttyS0'"},
     {"disk", 0, "FILE[,...]", add_disk,
-     "a disk (/dev/vda, /dev/vdb, … in the guest); again for\nmore. After a comma: format=raw or format=qcow2 (else\nfound out), readonly, "
-     "snapshot (writes are lost at the\nend), serial=TEXT. A comma in a name is written twice"},
+     "a disk (/dev/vda, /dev/vdb, … in the guest); again for\n"
+     "more. After a comma: format=raw or format=qcow2 (else\n"
+     "found out), readonly, snapshot (writes are lost at the\n"
+     "end), serial=TEXT. A comma in a name is written twice"},
     {"memory", 0, "SIZE", set_memory, "RAM of the guest, as 512M (the default) or 2G"},
     {"cpus", 0, "N", set_cpus, "virtual CPUs, 1 (the default) to 16"},
-    {"cpu-engine", 0, "NAME", set_engine, "what runs the guest's code: auto (the default), interp,\njit or kvm"},
+    {"cpu-engine", 0, "NAME", set_engine,
+     "what runs the guest's code: auto (the default), interp,\n"
+     "jit or kvm"},
     {"cpu-model", 0, "NAME", set_model,
-     "the CPU that the guest sees: x86-64-v2, x86-64-v3,\nx86-64-v4, host, 486, pentium; default: the best that\nthis host can back"},
-    {"net", 0, "KIND", set_net, "user (the default): the guest reaches the network through\nthe host's; none: no network card"},
+     "the CPU that the guest sees: x86-64-v2, x86-64-v3,\n"
+     "x86-64-v4, host, 486, pentium; default: the best that\n"
+     "this host can back"},
+    {"net", 0, "KIND", set_net,
+     "user (the default): the guest reaches the network through\n"
+     "the host's; none: no network card"},
     {"publish", 'p', "HOST:GUEST", add_forward,
-     "pass connections to port HOST of this host on to port\nGUEST of the guest; HOST:GUEST/udp for UDP; with\nADDRESS:HOST:GUEST "
-     "on another address than 127.0.0.1"},
-    {"serial", 0, "WHERE", set_serial, "the first serial port: stdio (the default), none, or a\nfile for its output"},
+     "pass connections to port HOST of this host on to port\n"
+     "GUEST of the guest; HOST:GUEST/udp for UDP; with\n"
+     "ADDRESS:HOST:GUEST on another address than 127.0.0.1"},
+    {"serial", 0, "WHERE", set_serial,
+     "the first serial port: stdio (the default), none, or a\n"
+     "file for its output"},
     {"device", 0, "NAME", add_device,
-     "an extra device; again for more: rng, balloon,\nvirtio-console[=WHERE], debugcon[=WHERE] (output of port\n0xE9), debug-exit "
-     "(port 0xF4 ends the VM). WHERE as for\n--serial, stdio if left out"},
+     "an extra device; again for more: rng, balloon,\n"
+     "virtio-console[=WHERE], debugcon[=WHERE] (output of port\n"
+     "0xE9), debug-exit (port 0xF4 ends the VM). WHERE as for\n"
+     "--serial, stdio if left out"},
     {"no-reboot", 0, NULL, set_no_reboot, "end the VM where the guest would reset"},
     {"timeout", 0, "SECONDS", set_timeout, "end the VM after that time"},
-    {"dump", 0, "LIST", set_dump, "print on stderr what the engine decodes: guest (its\ninstructions, a block at a time)"},
+    {"dump", 0, "LIST", set_dump,
+     "print on stderr what the engine decodes: guest (its\n"
+     "instructions, a block at a time)"},
     {"trace", 0, "LIST", set_trace, "trace these on stderr, separated by commas, or all:"},
     {0},
 };
@@ -337,8 +354,9 @@ static int kvm_check(const struct vm_config *c, struct err *e)
     if (c->engine != VM_ENGINE_KVM || !access("/dev/kvm", R_OK | W_OK))
         return 0;
     if (errno == EACCES)
-        return err_set(e, -EACCES, "no permission for /dev/kvm; join the group kvm ('sudo adduser $USER kvm', then log in "
-                                   "again) or use --cpu-engine auto");
+        return err_set(e, -EACCES,
+                       "no permission for /dev/kvm; join the group kvm ('sudo adduser $USER kvm', then log in "
+                       "again) or use --cpu-engine auto");
     return err_set(e, -ENODEV, "this host has no /dev/kvm; use --cpu-engine auto");
 }
 

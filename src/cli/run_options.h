@@ -7,8 +7,8 @@
 
 extern const struct option_set run_options; /* its ctx is a struct vm_config *, initialised */
 
-/* What the options cannot say one by one: combinations, and what this host can carry. -Exxx with a sentence; -EINVAL for a
- * mistake in the command line. */
+/* What the options cannot say one by one: combinations, and what this host can carry. -Exxx with a sentence;
+ * -EINVAL for a mistake in the command line. */
 int run_options_check(const struct vm_config *c, struct err *e);
 
 #endif

@@ -1,5 +1,5 @@
-/* Starting and waiting for a VM process: see vm_child.h. The child is this same program, executed anew, so that nothing of
- * the command's memory is in the process that the guest lives in. */
+/* Starting and waiting for a VM process: see vm_child.h. The child is this same program, executed anew, so that
+ * nothing of the command's memory is in the process that the guest lives in. */
 #include "cli/vm_child.h"
 
 #include "cli/child.h"
@@ -90,7 +90,8 @@ int vm_child_run(const struct vm_config *config, struct vm_ended *ret, int *ret_
         child_wait(&child.signals, child.pid, child.pid, 0, &end);
         goto out;
     }
-    child_wait(&child.signals, child.pid, child.pid, config->timeout_ms ? config->timeout_ms + TIMEOUT_PATIENCE_MS : 0, &end);
+    child_wait(&child.signals, child.pid, child.pid, config->timeout_ms ? config->timeout_ms + TIMEOUT_PATIENCE_MS : 0,
+               &end);
     *ret_signal = end.passed;
     e->code = vm_report(&child, &end, ret, e);
 out:

@@ -6,7 +6,7 @@ static void nop(struct vcpu *c, const struct insn *i)
 {
 }
 
-/* Fences order the guest's accesses as its own vCPU's thread makes them: the host's fence does it. */
+/* Fences order the guest's accesses as its own vCPU's thread makes them, non-temporal stores too: the host's fence does it. */
 static void fence(struct vcpu *c, const struct insn *i)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -14,7 +14,9 @@ static void fence(struct vcpu *c, const struct insn *i)
 
 void choose_nop(struct vcpu *c, struct insn *i, const struct insn_source *src)
 {
-    i->fn = src->zi->mnemonic == ZYDIS_MNEMONIC_MFENCE ? fence : nop;
+    bool orders = src->zi->mnemonic == ZYDIS_MNEMONIC_MFENCE || src->zi->mnemonic == ZYDIS_MNEMONIC_SFENCE;
+
+    i->fn = orders ? fence : nop;
 }
 
 #define M(name) ZYDIS_MNEMONIC_##name

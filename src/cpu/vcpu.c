@@ -15,6 +15,7 @@
 #include "cpu/lapic.h"
 #include "cpu/tlb.h"
 #include "cpu/vcpu_state.h"
+#include "cpu/vcpu_trace.h"
 #include "cpu/vector.h"
 #include "cpu/world.h"
 #include "cpu/xstate.h"
@@ -151,7 +152,7 @@ static void vcpu_reset(struct vcpu *c)
 
 void vcpu_init_signal(struct vcpu *c)
 {
-    trace(CPU, "vcpu %d: INIT", c->index);
+    vcpu_trace(c, CPU, "vcpu %d: INIT", c->index);
     registers_reset(c);
     ext_reset(c, true);
     lapic_reset(c, true);
@@ -161,7 +162,7 @@ void vcpu_init_signal(struct vcpu *c)
 
 void vcpu_startup(struct vcpu *c, u8 vector)
 {
-    trace(CPU, "vcpu %d: SIPI vector %#x", c->index, vector);
+    vcpu_trace(c, CPU, "vcpu %d: SIPI vector %#x", c->index, vector);
     c->s.seg_sel[SEG_CS] = (u16)(vector << 8);
     c->s.seg_base[SEG_CS] = (u64)vector << 12;
     c->s.gpr[RIP] = 0;

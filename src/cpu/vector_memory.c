@@ -325,8 +325,8 @@ u32 vector_run_slow(struct vcpu *c, const struct insn *i, const struct vector_op
     ext_load(c);
     /* of a store this sets MXCSR flags at most, as it does on the hardware before the store faults */
     fsw = op->run(b.p, c);
-    ext_settle(c);
     if (op->write) {
+        ext_settle(c); /* the probe may raise */
         bounce_probe(c, op, &b);
         bounce_write(c, &b);
     }

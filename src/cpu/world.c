@@ -48,7 +48,7 @@ void world_stop(struct vcpu_group *g, struct vcpu *self)
         ext_save(self);
     pthread_mutex_lock(&g->world_lock);
     g->exclusive_wanted++;
-    if (self)
+    if (self && self->in_guest)
         running_add(g, -1);
     for (int i = 0; i < g->count; i++)
         if (g->vcpu[i] != self && g->vcpu[i]->in_guest)
@@ -64,10 +64,10 @@ void world_go(struct vcpu_group *g, struct vcpu *self)
     pthread_mutex_lock(&g->world_lock);
     g->exclusive_held = false;
     g->exclusive_wanted--;
-    if (self) /* others may still want the world: let them have it first */
+    if (self && self->in_guest) /* others may still want the world: let them have it first */
         while (g->exclusive_wanted)
             pthread_cond_wait(&g->world_cond, &g->world_lock);
-    running_add(g, self ? 1 : 0);
+    running_add(g, self && self->in_guest);
     pthread_mutex_unlock(&g->world_lock);
 }
 

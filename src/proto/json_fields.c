@@ -15,7 +15,7 @@ static json_t *field_encode(const struct json_field *f, const void *p)
     case JSON_FIELD_U32:
         return json_integer(*(const u32 *)p);
     case JSON_FIELD_U64:
-        return json_integer((json_int_t)*(const u64 *)p);
+        return json_integer((s64)(*(const u64 *)p));
     case JSON_FIELD_TEXT:
         return json_string(*(char *const *)p);
     case JSON_FIELD_NAME:
@@ -77,7 +77,8 @@ static int number_decode(const struct json_field *f, const json_t *v, void *p, s
     json_int_t n = json_integer_value(v);
 
     if (!json_is_integer(v) || n < f->min || n > f->max)
-        return err_set(e, -EINVAL, "'%s' must be a number from %lld to %lld", f->key, (long long)f->min, (long long)f->max);
+        return err_set(e, -EINVAL, "'%s' must be a number from %lld to %lld", f->key, (long long)f->min,
+                       (long long)f->max);
     if (f->kind == JSON_FIELD_INT)
         *(int *)p = (int)n;
     else if (f->kind == JSON_FIELD_U32)

@@ -1,7 +1,7 @@
 /* Plain structs to and from JSON objects, by one table of fields that serves both ways.
  *
- * Decoding is strict: every key must be in the table, of the right type and within its range; keys that are absent leave
- * the struct's value as it was. */
+ * Decoding is strict: every key must be in the table, of the right type and within its range; keys that are absent
+ * leave the struct's value as it was. */
 #ifndef PROTO_JSON_FIELDS_H
 #define PROTO_JSON_FIELDS_H
 #include "base/err.h"
@@ -28,8 +28,8 @@ struct json_field {
 /* The object, or NULL when a text is not UTF-8 or memory ran out. Fields end with key NULL. */
 json_t *json_fields_encode(const struct json_field *fields, const void *from);
 
-/* -EINVAL and a sentence that names the key. What was stored before stays stored: free `to` as after success. Keys listed
- * in `others` (NULL-terminated, may be NULL) are the caller's. */
+/* -EINVAL and a sentence that names the key. What was stored before stays stored: free `to` as after success. Keys
+ * listed in `others` (NULL-terminated, may be NULL) are the caller's. */
 int json_fields_decode(const struct json_field *fields, const json_t *object, const char *const *others, void *to,
                        struct err *e);
 

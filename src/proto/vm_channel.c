@@ -11,8 +11,12 @@
 #define PACKET_MAX 262144
 
 static const char *const end_names[VM_END_COUNT + 1] = {
-    [VM_END_POWER_OFF] = "power-off", [VM_END_RESET] = "reset",     [VM_END_TRIPLE_FAULT] = "triple-fault",
-    [VM_END_DEBUG_EXIT] = "debug-exit", [VM_END_TIMEOUT] = "timeout", [VM_END_QUIT] = "quit",
+    [VM_END_POWER_OFF] = "power-off",
+    [VM_END_RESET] = "reset",
+    [VM_END_TRIPLE_FAULT] = "triple-fault",
+    [VM_END_DEBUG_EXIT] = "debug-exit",
+    [VM_END_TIMEOUT] = "timeout",
+    [VM_END_QUIT] = "quit",
     [VM_END_FAILED] = "failed",
 };
 

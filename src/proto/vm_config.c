@@ -10,6 +10,7 @@ const char *const vm_engine_names[] = {"auto", "interp", "jit", "kvm", NULL};
 const char *const vm_disk_format_names[] = {"auto", "raw", "qcow2", NULL};
 const char *const vm_console_kind_names[] = {"none", "stdio", "file", NULL};
 
+/* clang-format off: tables read best one field a line */
 #define FIELD(T, key, kind, min, max) {#key, JSON_FIELD_##kind, offsetof(T, key), min, max, NULL}
 #define FIELD_NAME(T, key, names) {#key, JSON_FIELD_NAME, offsetof(T, key), 0, 0, names}
 #define FIELD_END {0}
@@ -56,6 +57,8 @@ static const struct json_field console_fields[] = {
     FIELD(struct vm_console, path, TEXT, 0, VM_TEXT_MAX),
     FIELD_END,
 };
+
+/* clang-format on */
 
 int vm_name_find(const char *const *names, const char *name)
 {
@@ -210,7 +213,8 @@ int vm_config_check(const struct vm_config *c, struct err *e)
         if (!c->disk[i].path || !*c->disk[i].path)
             return err_set(e, -EINVAL, "--disk: no file named");
         if (c->disk[i].readonly && c->disk[i].snapshot)
-            return err_set(e, -EINVAL, "--disk %s: readonly and snapshot exclude each other; drop one", c->disk[i].path);
+            return err_set(e, -EINVAL, "--disk %s: readonly and snapshot exclude each other; drop one",
+                           c->disk[i].path);
     }
     for (int i = 0; i < c->forward_count; i++)
         if (!c->forward[i].host_port || !c->forward[i].guest_port)

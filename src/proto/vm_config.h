@@ -1,7 +1,7 @@
 /* What one virtual machine is made of, as plain data: the command line fills it in, the VM process builds from it.
  *
- * Between the two it travels as JSON (RFC 8259); its keys are the tables in vm_config.c. The decoder treats its input as
- * hostile: unknown keys, wrong types and numbers out of range are refused with a sentence. */
+ * Between the two it travels as JSON (RFC 8259); its keys are the tables in vm_config.c. The decoder treats its
+ * input as hostile: unknown keys, wrong types and numbers out of range are refused with a sentence. */
 #ifndef PROTO_VM_CONFIG_H
 #define PROTO_VM_CONFIG_H
 #include "base/err.h"

@@ -1,4 +1,5 @@
-/* The VM process: one machine, its vCPU threads, its device loop. Started by `skerry run` as `skerry vm --channel-fd N`. */
+/* The VM process: one machine, its vCPU threads, its device loop. `skerry run` starts it as
+ * `skerry vm --channel-fd N`. */
 #ifndef VM_VM_MAIN_H
 #define VM_VM_MAIN_H
 

@@ -1,5 +1,5 @@
-/* What a VM holds of the host: its kernel, disks, network and consoles. Opened from the configuration in one place, so that
- * a jail can later be closed behind it. */
+/* What a VM holds of the host: its kernel, disks, network and consoles. Opened from the configuration in one place,
+ * so that a jail can later be closed behind it. */
 #ifndef VM_VM_RESOURCES_H
 #define VM_VM_RESOURCES_H
 #include "base/err.h"

@@ -84,8 +84,13 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
     };
 
     *pc = (struct pc_config){
-        .machine = {.ram_size = c->memory, .cpu_count = c->cpus, .engine = engines[c->engine], .no_reboot = c->no_reboot,
-                    .timeout_ns = c->timeout_ms * 1000000, .loop = r->loop, .lock = (pthread_mutex_t *)&r->lock},
+        .machine = {.ram_size = c->memory,
+                    .cpu_count = c->cpus,
+                    .engine = engines[c->engine],
+                    .no_reboot = c->no_reboot,
+                    .timeout_ns = c->timeout_ms * 1000000,
+                    .loop = r->loop,
+                    .lock = (pthread_mutex_t *)&r->lock},
         .boot = r->resources.boot,
         .disk_count = c->disk_count,
         .net = r->resources.net,

@@ -93,7 +93,7 @@ CODE(64, halt, "hlt; nop; int3");
 CODE(64, fault, "nop; ud2");
 CODE(64, icebp, "nop; .byte 0xf1; nop; int3");
 CODE(64, pushf_tf, "pushf; pop %rax; nop; int3");
-CODE(64, branch, "jmp 1f; int3; 1: call 2f; 2: ret; nop");
+CODE(64, branch, "jmp 1f; int3; 1: call 2f; jmp 3f; 2: ret; 3: nop; int3");
 CODE(64, two_byte, "cpuid; rdtsc; nop; int3");
 CODE(64, loop_back, "mov $3, %ecx; 1: nop; loop 1b; int3");
 CODE(64, store1, "movb $1, (%rbx); nop; int3");
@@ -126,7 +126,7 @@ static void single_steps(void)
     check(run(nops, 0, 0) == 3 && count == 0, "no steps without TF");
     run(pushf_tf, TF, 0);
     check(count == 3 && caught.rax & TF, "PUSHF shows TF");
-    STEPS("jumps, calls, returns", branch, TF, BS, 3, 8, 8, 9);
+    STEPS("jumps, calls, returns", branch, TF, BS, 3, 10, 8, 11, 12);
     STEPS("CPUID, RDTSC", two_byte, TF, BS, 2, 4, 5);
 }
 

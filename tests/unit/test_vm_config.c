@@ -167,9 +167,13 @@ static void the_channel_carries_both_ways(void **unused)
 
 static void a_lying_vm_process_is_not_believed(void **unused)
 {
-    static const char *const packets[] = {
-        "x", "{}", "[]", "{\"type\":\"ended\",\"why\":\"bored\"}", "{\"type\":\"ended\",\"why\":\"quit\",\"value\":256}",
-        "{\"type\":\"ended\",\"why\":\"quit\",\"extra\":1}", "{\"type\":\"config\",\"why\":\"quit\"}"};
+    static const char *const packets[] = {"x",
+                                          "{}",
+                                          "[]",
+                                          "{\"type\":\"ended\",\"why\":\"bored\"}",
+                                          "{\"type\":\"ended\",\"why\":\"quit\",\"value\":256}",
+                                          "{\"type\":\"ended\",\"why\":\"quit\",\"extra\":1}",
+                                          "{\"type\":\"config\",\"why\":\"quit\"}"};
     struct vm_ended heard;
     struct err e;
     int fd[2];
