@@ -262,7 +262,8 @@ static u64 flags_pushed(const struct vcpu *c, enum event_kind kind, int vector)
 
     if (kind == EVENT_FAULT && vector != EXC_DB) /* the handler's IRET must not stop at a breakpoint there again */
         return flags | FLAG_RF;
-    return kind == EVENT_EXTERNAL || kind == EVENT_FAULT ? flags : flags & ~(u64)FLAG_RF;
+    /* a trap or interrupt between two iterations of a string instruction finds RF set: SDM vol. 3 §17.3.1.1 */
+    return kind == EVENT_SOFTWARE || kind == EVENT_ICEBP ? flags & ~(u64)FLAG_RF : flags;
 }
 
 void exception_deliver(struct vcpu *c, enum event_kind kind, int vector, bool has_error, u32 error)

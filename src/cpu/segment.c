@@ -97,7 +97,7 @@ void segment_check(struct vcpu *c, int seg, u64 offset, u32 size, bool write)
         access_fault(c, seg);
 }
 
-void io_permission_check(struct vcpu *c, u16 port, int size)
+static void io_map_check(struct vcpu *c, u16 port, int size)
 {
     u64 tss = c->s.seg_base[SEG_TR];
     u32 limit = c->s.seg_limit[SEG_TR], at;
@@ -110,4 +110,26 @@ void io_permission_check(struct vcpu *c, u16 port, int size)
     /* two bytes are read always: the map ends with a byte of ones for that */
     if (at + 1 > limit || sys_read(c, tss + at, 2) >> (port & 7) & ((1u << size) - 1))
         raise_gp0(c);
+}
+
+/* With CR4.DE, DR7's R/W field 2 watches ports: a trap after the instruction, like a data breakpoint's. SDM vol. 3 §17.2. */
+static void io_breakpoints_check(struct vcpu *c, u16 port, int size)
+{
+    for (int n = 0; n < 4; n++) {
+        u64 kind = c->s.dr[7] >> (16 + n * 4) & 3, bytes = (c->s.dr[7] >> (18 + n * 4) & 3) + 1;
+        u64 at = c->s.dr[n] & ~(bytes - 1);
+
+        if (!(c->s.dr[7] >> n * 2 & 3) || kind != 2 || port >= at + bytes || at >= (u64)port + (u64)size)
+            continue;
+        c->s.pending_db |= 1ull << n;
+        __atomic_or_fetch(&c->attention, ATTN_STEP, __ATOMIC_SEQ_CST);
+        c->block_end = c->insn ? c->insn + 1 : c->block_end;
+    }
+}
+
+void io_permission_check(struct vcpu *c, u16 port, int size)
+{
+    io_map_check(c, port, size);
+    if (c->s.cr4 & CR4_DE && c->s.dr[7] & 0xff)
+        io_breakpoints_check(c, port, size);
 }

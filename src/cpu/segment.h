@@ -31,7 +31,8 @@ void task_switch(struct vcpu *c, u16 sel, enum task_switch_kind kind, u32 ext, b
 /* Choosers of cpu/exec_system.c, for decode.c: everything that is not plain user-mode integer or vector code. */
 insn_choose_fn choose_system;
 
-/* Whether IN/OUT (and INS/OUTS) to [port, port+size) is allowed at the current privilege; raises #GP(0) if not. */
+/* Whether IN/OUT (and INS/OUTS) to [port, port+size) is allowed at the current privilege; raises #GP(0) if not. Notes what
+ * I/O breakpoints the access hits. */
 void io_permission_check(struct vcpu *c, u16 port, int size);
 
 /* INT n at the current mode: in V86 mode IOPL matters. */

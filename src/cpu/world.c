@@ -64,6 +64,7 @@ void world_go(struct vcpu_group *g, struct vcpu *self)
     pthread_mutex_lock(&g->world_lock);
     g->exclusive_held = false;
     g->exclusive_wanted--;
+    pthread_cond_broadcast(&g->world_cond);
     if (self && self->in_guest) /* others may still want the world: let them have it first */
         while (g->exclusive_wanted)
             pthread_cond_wait(&g->world_cond, &g->world_lock);

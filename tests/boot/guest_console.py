@@ -1,6 +1,7 @@
 """A guest under test: starts `skerry run`, waits for texts on the guest's serial console, types commands, and reads their status.
 
 Every wait has an end, and a guest never outlives its test. What the guest printed is shown when something is not as expected."""
+import fcntl
 import os
 import re
 import select
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 signal.signal(signal.SIGTERM, lambda *unused: sys.exit('FAILED: ended by SIGTERM, the time limit of the test run'))
@@ -21,8 +23,12 @@ class Guest:
         self.printed = b''  # all of it
         self.seen = 0  # up to where expect() has looked
         self.stderr = tempfile.TemporaryFile()
-        self.process = subprocess.Popen([skerry, 'run', *arguments], bufsize=0, stdin=terminal[1] if terminal else subprocess.PIPE,
-                                        stdout=terminal[1] if terminal else subprocess.PIPE, stderr=self.stderr)
+        if terminal:  # its controlling one, or the command would take itself for a job in the background
+            streams = {'stdin': terminal[1], 'stdout': terminal[1], 'start_new_session': True,
+                       'preexec_fn': lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)}
+        else:
+            streams = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+        self.process = subprocess.Popen([skerry, 'run', *arguments], bufsize=0, stderr=self.stderr, **streams)
         self.input = terminal[0] if terminal else self.process.stdin.fileno()
         self.output = terminal[0] if terminal else self.process.stdout.fileno()
 

@@ -105,7 +105,7 @@ CODE(64, rep_stos, "mov %rbx, %rdi; mov $4, %ecx; xor %eax, %eax; rep stosb; nop
 CODE(64, stack_load, "mov %ss, (%rbx); mov (%rbx), %ss; nop; nop; int3");
 CODE(64, port_in, "mov $0x80, %edx; inb %dx, %al; nop; out %al, $0x80; nop; in $0x61, %al; int3");
 CODE(64, vector_store, "pxor %xmm0, %xmm0; movups %xmm0, (%rbx); nop; int3");
-CODE(64, x87_store, "fldz; fstpl (%rbx); nop; int3");
+CODE(64, x87_store, "fninit; fldz; fstpl (%rbx); nop; int3");
 
 static void single_steps(void)
 {
@@ -196,7 +196,7 @@ static void data_breakpoints(void)
     data_case("locked INC", rmw, ON_WRITE, 4, 0, 0, 1, 3);
     data_case("PUSH", push_watched, ON_WRITE, 8, 0, 0, 1, 8);
     data_case("SSE store", vector_store, ON_WRITE, 4, 12, 0, 1, 7);
-    data_case("x87 store", x87_store, ON_WRITE, 1, 7, 0, 1, 4);
+    data_case("x87 store", x87_store, ON_WRITE, 1, 7, 0, 1, 6);
     data_case("MOV SS from watched memory: after the next instruction", stack_load, ON_RW, 2, 0, 0, 2, 2);
     check(count == 2 && seen[1].rip == (u64)stack_load + 5, "second trap at %lx", seen[1].rip - (u64)stack_load);
     data_case("data never fetched as code", nops, ON_RW, 1, 0, 0, 0, 0);
@@ -309,7 +309,7 @@ static void shadows(void)
     check(came == 1 && (came_at == (u64)sti_ss + 5 || came_at == (u64)sti_ss + 6), "STI, MOV SS: at %lx",
           came_at - (u64)sti_ss);
     interrupted(sti_nop, TF);
-    check(came == 1 && came_at == (u64)sti_nop + 2 && count >= 4, "STI with TF: at %lx, %d steps", came_at - (u64)sti_nop,
+    check(came == 1 && came_at <= (u64)sti_nop + 2 && count >= 4, "STI with TF: at %lx, %d steps", came_at - (u64)sti_nop,
           count);
     asm volatile("mov %0, %%cr8" : : "r"(15ul));
     interrupted(cr8_open, 0);
@@ -325,6 +325,7 @@ void guest_main(void)
 {
     user_text_allow(true);
     tss.ist[0] = (u64)page_alloc() + 4096;
+    idt_set(1, (void *)vector_table[1], 0x8e, 1); /* test code's stack may lie anywhere */
     on_interrupt(1, on_debug);
     single_steps();
     int1();

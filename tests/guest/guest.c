@@ -79,7 +79,7 @@ void guest_interrupt(struct frame *f)
     f->ss = 0x10;
     f->rip = (u64)catch_return;
     f->rsp = ((u64)interrupt_stack + 8192) | 8;
-    f->rflags &= ~0x10100ul;
+    f->rflags &= ~0x50700ul; /* TF, IF, DF, RF, AC */
 }
 
 int catch_fault(void (*fn)(void *arg), void *arg)

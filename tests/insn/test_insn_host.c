@@ -372,6 +372,8 @@ static void next_case(void)
     before.r.gpr[RSP] = DATA_VA + 6144 + (below(64) << 3);
     if (zi.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE))
         before.r.gpr[RCX] = below(40);
+    if (zi.mnemonic == ZYDIS_MNEMONIC_ENTER || zi.mnemonic == ZYDIS_MNEMONIC_LEAVE)
+        before.r.gpr[RBP] = data_address();
     random_fp(before.fp);
     for (int n = 0; n < zi.operand_count; n++) {
         if (op[n].type != ZYDIS_OPERAND_TYPE_MEMORY)

@@ -725,20 +725,22 @@ static void other_threads(void **unused)
     while (total < SENDERS * SENDS || !ticks) {
         int vector;
 
+        if ((total % 16 == 0 || total == SENDERS * SENDS) && !reg(0, CURRENT))
+            reg_set(0, INITIAL, 50000);
         if (!(__atomic_fetch_and(&cpu(0)->attention, ~(u32)ATTN_EVENT, __ATOMIC_SEQ_CST) & ATTN_EVENT)) {
             sched_yield();
             continue;
         }
         reg_set(0, TPR, total % 3 ? 0 : 0x40);
         vector = serve(0);
+        reg_set(0, TPR, 0);
+        if (vector < 0) /* held back by the priority, perhaps */
+            vector = serve(0);
         if (vector == 0xe0)
             ticks++;
         for (int i = 0; i < SENDERS; i++)
             if (sender[i].vector == vector && ++total)
                 __atomic_add_fetch(&sender[i].served, 1, __ATOMIC_SEQ_CST);
-        reg_set(0, TPR, 0);
-        if (total % 16 == 0 && !reg(0, CURRENT))
-            reg_set(0, INITIAL, 5000);
         lapic_cr8_write(cpu(0), 0);
     }
     for (int i = 0; i < SENDERS; i++)
@@ -746,7 +748,6 @@ static void other_threads(void **unused)
     __atomic_store_n(&loop_stops, 1, __ATOMIC_SEQ_CST);
     pthread_join(loop, NULL);
     assert_int_equal(eoi_count, SENDERS * SENDS / 2);
-
 }
 
 static void state_moves(void **unused)
