@@ -313,7 +313,7 @@ static void x2apic(void)
     window();
     check(count == 2 && order[1] == 0x67, "and comes with it");
     wrmsr(X2 + 0xb, 0);
-    wrmsr(X2 + 0x30, 1ul << 32 | 0x800 | 0x68); /* logical: cluster 0, member 0 is bit 0; shifted up it is the high half */
+    wrmsr(X2 + 0x30, 1ul << 32 | 0x800 | 0x68); /* logical: cluster 0, member 0 */
     window();
     check(count == 3, "logical destination");
     wrmsr(X2 + 0xb, 0);

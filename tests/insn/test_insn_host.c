@@ -534,9 +534,16 @@ static u64 defined_flags(void)
     return mask;
 }
 
+static bool maskmov(void)
+{
+    return strstr(ZydisMnemonicGetString(zi.mnemonic), "maskmov");
+}
+
 /* Operands of many pieces: which of the pieces beyond the page is named in CR2 is the processor's choice. */
 static bool touches_block(void)
 {
+    if (maskmov() || zi.avx.mask.reg > ZYDIS_REGISTER_K0)
+        return true;
     for (int n = 0; n < zi.operand_count; n++)
         if (op[n].type == ZYDIS_OPERAND_TYPE_MEMORY && op[n].size > 512)
             return true;
@@ -552,11 +559,20 @@ static bool uses_mmx(void)
     return false;
 }
 
+/* A store of ten bytes that faults on the second page: this host has written the first eight. */
+static bool half_stored(const struct outcome *host)
+{
+    return host->vector == EXC_PF && (zi.mnemonic == ZYDIS_MNEMONIC_FBSTP || zi.mnemonic == ZYDIS_MNEMONIC_FSTP);
+}
+
 static void compare(const struct outcome *host, const struct outcome *ours)
 {
     static const char *const names[16] = {"RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI",
                                           "R8",  "R9",  "R10", "R11", "R12", "R13", "R14", "R15"};
     bool bad = false, same_fault = host->vector == ours->vector;
+
+    if (maskmov() && host->vector == EXC_PF && ours->vector < 0)
+        return; /* processors may fault for bytes that the mask leaves out */
 
     if (!same_fault) {
         printf("  fault    host %d ours %d\n", host->vector, ours->vector);
@@ -584,7 +600,8 @@ static void compare(const struct outcome *host, const struct outcome *ours)
     if (!(host->vector == EXC_PF && zi.meta.category == ZYDIS_CATEGORY_DATAXFER && uses_mmx()))
         bad |= differ_fp(host, ours);
     /* a CALL refused for its target: this host has stored the return address, the manual's pseudocode has not */
-    for (int n = 0; n < DATA_SIZE && !(host->vector == EXC_GP && zi.mnemonic == ZYDIS_MNEMONIC_CALL); n += 8)
+    for (int n = 0; n < DATA_SIZE && !(host->vector == EXC_GP && zi.mnemonic == ZYDIS_MNEMONIC_CALL) && !half_stored(host);
+         n += 8)
         if (differ("memory", *(u64 *)(native_data + n), *(u64 *)(guest_data + n), *(u64 *)(data_before + n))) {
             printf("           at %#llx\n", (unsigned long long)DATA_VA + (unsigned)n);
             bad = true;
