@@ -8,6 +8,7 @@
 #include "proto/vm_channel.h"
 #include "vm/vm_run.h"
 #include <errno.h>
+#include <malloc.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,8 @@ int vm_main(int argc, char **argv)
     struct err e;
     int fd;
 
+    /* large blocks (a kernel being loaded) go back to the host when freed; by default the threshold grows with their size */
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);
     if (channel_fd_parse(argc, argv, &fd)) {
         log_error("'skerry vm' is for skerry itself; to start a virtual machine, see 'skerry help run'");
         return 2;
