@@ -188,6 +188,10 @@ static bool interrupted(struct vcpu *c, const struct insn *i)
     if (!__atomic_load_n(&c->attention, __ATOMIC_RELAXED))
         return false;
     c->s.gpr[RIP] -= i->len;
+    if (c->s.dr[7] & 0xff) { /* a code breakpoint here was passed already: SDM vol. 3 §17.3.1.1 */
+        c->s.rflags |= FLAG_RF;
+        __atomic_or_fetch(&c->attention, ATTN_STEP, __ATOMIC_RELAXED);
+    }
     c->block_end = i + 1;
     return true;
 }

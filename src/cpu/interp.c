@@ -420,8 +420,11 @@ static void fault_caught(struct vcpu *c)
 static __attribute__((noinline)) void blocks_run(struct vcpu *c)
 {
     for (;;) {
-        if (unlikely(__atomic_load_n(&c->attention, __ATOMIC_RELAXED)) && !attend(c))
-            return;
+        if (unlikely(__atomic_load_n(&c->attention, __ATOMIC_RELAXED))) {
+            if (!attend(c))
+                return;
+            continue; /* a step may be followed by another, and by events that its shadow held off */
+        }
         if (unlikely(c->s.activity != VCPU_ACTIVE))
             return;
         block_run(c);

@@ -1,5 +1,5 @@
-/* Debugging: single steps over all kinds of instructions, code and data breakpoints of every length, RF, general detect,
- * I/O breakpoints, INT1; the shadows of MOV SS and STI. SDM vol. 3 ch. 17, §6.8.3, vol. 2 (STI, MOV). */
+/* Debugging: single steps over all kinds of instructions, code and data breakpoints of every length, RF, general
+ * detect, I/O breakpoints, INT1; the shadows of MOV SS and STI. SDM vol. 3 ch. 17, §6.8.3, vol. 2 (STI, MOV). */
 #include "guest.h"
 
 #define TF 0x100ul
@@ -84,8 +84,9 @@ CODE(64, nops, "nop; nop; nop; int3");
 CODE(64, mov_ss, "mov %ss, %eax; mov %eax, %ss; nop; nop; int3");
 CODE(64, popf_on, "push $0x102; popf; nop; nop; int3");
 CODE(64, popf_off, "push $2; popf; nop; nop; int3");
-CODE(64, iret_on, "mov %rsp, %rax; push $0x10; push %rax; push $0x102; push $8; lea 1f(%rip), %rax; push %rax; iretq; int3;"
-                  "1: nop; nop; int3");
+CODE(64, iret_on,
+     "mov %rsp, %rax; push $0x10; push %rax; push $0x102; push $8; lea 1f(%rip), %rax; push %rax; iretq; int3;"
+     "1: nop; nop; int3");
 CODE(64, rep_movs, "mov $3, %ecx; rep movsb; nop; int3");
 CODE(64, rep_none, "xor %ecx, %ecx; rep movsb; nop; int3");
 CODE(64, int_n, "int $0x90; nop; nop; int3");
@@ -136,7 +137,8 @@ static void int1(void)
     check(count == 1 && seen[0].rip == (u64)icebp + 2 && !(seen[0].dr6 & (BS | 15)) && !(seen[0].flags & RF),
           "INT1: a trap, DR6 %x", seen[0].dr6);
     run(icebp, TF, 0);
-    check(count >= 2 && seen[0].rip == (u64)icebp + 1 && seen[1].rip == (u64)icebp + 2, "INT1 while stepping: %d", count);
+    check(count >= 2 && seen[0].rip == (u64)icebp + 1 && seen[1].rip == (u64)icebp + 2, "INT1 while stepping: %d",
+          count);
 }
 
 static void code_breakpoints(void)
@@ -243,8 +245,8 @@ static void registers(void)
     dr_write6(0);
     check(dr_read6() == DR6_INIT, "DR6 of all zeros reads %lx", dr_read6());
     dr_write6(0xffffffff);
-    check((dr_read6() & 0xffff1ff0) == (DR6_INIT & 0xffff1ff0) && (dr_read6() & 0xe00f) == 0xe00f, "DR6 of all ones: %lx",
-          dr_read6());
+    check((dr_read6() & 0xffff1ff0) == (DR6_INIT & 0xffff1ff0) && (dr_read6() & 0xe00f) == 0xe00f,
+          "DR6 of all ones: %lx", dr_read6());
     dr_write7(0);
     check(dr_read7() == 0x400, "DR7 bit 10 is one: %lx", dr_read7());
     check(catch_fault_user(read_dr0, 0) == 13, "DR0 in ring 3: #GP");
@@ -298,7 +300,8 @@ static void shadows(void)
     on_interrupt(0x91, on_ipi);
     lapic_write(0xf0, 0x1ff);
     interrupted(sti_nop, 0);
-    check(came == 1 && came_at == (u64)sti_nop + 2, "STI: interrupt after the next instruction, at %lx", came_at - (u64)sti_nop);
+    check(came == 1 && came_at == (u64)sti_nop + 2, "STI: interrupt after the next instruction, at %lx",
+          came_at - (u64)sti_nop);
     interrupted(sti_sti, 0);
     check(came == 1 && came_at == (u64)sti_sti + 2, "STI STI: no second shadow, at %lx", came_at - (u64)sti_sti);
     interrupted(sti_hlt, 0);
@@ -309,8 +312,8 @@ static void shadows(void)
     check(came == 1 && (came_at == (u64)sti_ss + 5 || came_at == (u64)sti_ss + 6), "STI, MOV SS: at %lx",
           came_at - (u64)sti_ss);
     interrupted(sti_nop, TF);
-    check(came == 1 && came_at <= (u64)sti_nop + 2 && count >= 4, "STI with TF: at %lx, %d steps", came_at - (u64)sti_nop,
-          count);
+    check(came == 1 && came_at <= (u64)sti_nop + 2 && count >= 4, "STI with TF: at %lx, %d steps",
+          came_at - (u64)sti_nop, count);
     asm volatile("mov %0, %%cr8" : : "r"(15ul));
     interrupted(cr8_open, 0);
     check(came == 1 && came_at == (u64)cr8_open + (u64)(cr8_open_end - cr8_open) - 4, "MOV CR8 that opens: at %lx",

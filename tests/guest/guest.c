@@ -79,7 +79,7 @@ void guest_interrupt(struct frame *f)
     f->ss = 0x10;
     f->rip = (u64)catch_return;
     f->rsp = ((u64)interrupt_stack + 8192) | 8;
-    f->rflags &= ~0x50700ul; /* TF, IF, DF, RF, AC */
+    f->rflags &= ~0x54700ul; /* TF, IF, DF, NT, RF, AC */
 }
 
 int catch_fault(void (*fn)(void *arg), void *arg)
@@ -124,7 +124,7 @@ bool feature(u32 leaf, u32 sub, int reg, int bit)
     u32 r[4];
 
     cpuid(leaf & 0x80000000, 0, r);
-    if (r[0] < leaf)
+    if (r[0] < leaf || (r[0] ^ leaf) >> 31)
         return false;
     cpuid(leaf, sub, r);
     return r[reg] >> bit & 1;
@@ -154,7 +154,9 @@ static void enter_user(void *arg)
     struct user_call *call = arg;
 
     asm volatile("push $0x2b\n\tpush %0\n\tpush $0x202\n\tpush $0x23\n\tpush %1\n\tiretq"
-                 : : "r"((((u64)user_stack + sizeof(user_stack)) & ~15ul) - 8), "r"(user_entry), "D"(call->fn), "S"(call->arg)
+                 :
+                 : "r"((((u64)user_stack + sizeof(user_stack)) & ~15ul) - 8), "r"(user_entry), "D"(call->fn),
+                   "S"(call->arg)
                  : "memory");
 }
 

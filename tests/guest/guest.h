@@ -28,8 +28,8 @@ extern u64 caught_cr2;
 /* Runs fn(arg) in ring 3 on a stack of its own; returns as catch_fault does (a plain return from fn gives -1). */
 int catch_fault_user(void (*fn)(void *arg), void *arg);
 
-/* Starts test code with the registers of f, in the ring and mode that cs says, until an exception or interrupt: returns its
- * vector, the frame in `caught`. Test code ends with INT3, which may come from any ring. */
+/* Starts test code with the registers of f, in the ring and mode that cs says, until an exception or interrupt:
+ * returns its vector, the frame in `caught`. Test code ends with INT3, which may come from any ring. */
 int enter(const struct frame *f);
 
 /* A frame for 64-bit test code in ring 0 or 3, on a stack of its own; ring 3 needs user_text_allow. */

@@ -151,6 +151,17 @@ void *page_alloc(void)
     return pool[pool_used++];
 }
 
+bool feature(u32 leaf, u32 sub, int reg, int bit)
+{
+    u32 r[4];
+
+    cpuid(leaf & 0x80000000, 0, r);
+    if (r[0] < leaf || (r[0] ^ leaf) >> 31)
+        return false;
+    cpuid(leaf, sub, r);
+    return r[reg] >> bit & 1;
+}
+
 static void idt_load(void)
 {
     struct {

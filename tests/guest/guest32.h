@@ -29,8 +29,8 @@ int catch_fault(void (*fn)(void *arg), void *arg);
 extern struct frame caught;
 extern u32 caught_cr2;
 
-/* Starts test code with the registers of f, in the ring and mode that cs and eflags say, until an exception or interrupt:
- * returns its vector. Test code ends with INT3, which may come from any ring. */
+/* Starts test code with the registers of f, in the ring and mode that cs and eflags say, until an exception or
+ * interrupt: returns its vector. Test code ends with INT3, which may come from any ring. */
 int enter(const struct frame *f);
 
 /* A frame for test code at `code` in ring 0 or 3, flat, on a stack of its own. */
@@ -63,6 +63,7 @@ struct tss32 {
 extern struct tss32 tss;
 
 void *page_alloc(void); /* 4 KiB, zeroed */
+bool feature(u32 leaf, u32 sub, int reg, int bit); /* in CPUID; reg 0 to 3: EAX, EBX, ECX, EDX */
 
 static inline void outb(u16 port, u8 v) { asm volatile("outb %0, %1" : : "a"(v), "Nd"(port)); }
 static inline u8 inb(u16 port) { u8 v; asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port)); return v; }

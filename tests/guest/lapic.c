@@ -1,10 +1,29 @@
-/* The local APIC by itself: priorities, TPR, PPR and CR8, EOI, spurious vector, errors, the timer in its three modes, NMIs and
- * their blocking, waking from HLT, x2APIC mode. SDM vol. 3 ch. 11, §6.7. */
+/* The local APIC by itself: priorities, TPR, PPR and CR8, EOI, spurious vector, errors, the timer in its three
+ * modes, NMIs and their blocking, waking from HLT, x2APIC mode. SDM vol. 3 ch. 11, §6.7. */
 #include "guest.h"
 
-enum { ID = 0x20, VERSION = 0x30, TPR = 0x80, PPR = 0xa0, EOI = 0xb0, LDR = 0xd0, DFR = 0xe0, SVR = 0xf0, ISR = 0x100, TMR = 0x180,
-       IRR = 0x200, ESR = 0x280, ICR = 0x300, ICR_HIGH = 0x310, LVT_TIMER = 0x320, LVT_LINT0 = 0x350, LVT_ERROR = 0x370,
-       INITIAL = 0x380, CURRENT = 0x390, DIVIDE = 0x3e0 };
+enum {
+    ID = 0x20,
+    VERSION = 0x30,
+    TPR = 0x80,
+    PPR = 0xa0,
+    EOI = 0xb0,
+    LDR = 0xd0,
+    DFR = 0xe0,
+    SVR = 0xf0,
+    ISR = 0x100,
+    TMR = 0x180,
+    IRR = 0x200,
+    ESR = 0x280,
+    ICR = 0x300,
+    ICR_HIGH = 0x310,
+    LVT_TIMER = 0x320,
+    LVT_LINT0 = 0x350,
+    LVT_ERROR = 0x370,
+    INITIAL = 0x380,
+    CURRENT = 0x390,
+    DIVIDE = 0x3e0
+};
 enum { MSR_APIC_BASE = 0x1b, MSR_DEADLINE = 0x6e0, X2 = 0x800 };
 #define SELF 0x40000u
 
@@ -65,7 +84,8 @@ static void priorities(void)
     asm volatile("sti; .rept 20; nop; .endr; cli");
     for (u32 n = 0; n < sizeof(expected); n++)
         right &= order[n] == expected[n];
-    check(right && count == sizeof(expected), "vectors come by priority: %d, %x %x %x", count, order[0], order[1], order[2]);
+    check(right && count == sizeof(expected), "vectors come by priority: %d, %x %x %x", count, order[0], order[1],
+          order[2]);
     check(ppr[0] == 0xf0 && ppr[2] == 0xa0 && ppr[8] == 0x20, "PPR is the class in service: %x", ppr[0]);
     clear();
     nest = true;
@@ -124,8 +144,8 @@ static void errors(void)
     lapic_write(ICR, SELF | 0x05);
     window();
     lapic_write(ESR, 0);
-    check((lapic_read(ESR) & 0x20) && count == 1 && order[0] == 0x88, "sending vector 5: ESR %x and the error interrupt",
-          lapic_read(ESR));
+    check((lapic_read(ESR) & 0x20) && count == 1 && order[0] == 0x88,
+          "sending vector 5: ESR %x and the error interrupt", lapic_read(ESR));
     lapic_write(ESR, 0);
     check(lapic_read(ESR) == 0, "ESR is clear after the next write");
     (void)lapic_read(0x40);
@@ -146,7 +166,8 @@ static void disabled(void)
     lapic_write(SVR, 0x1ff);
     check(lapic_read(LVT_ERROR) & 0x10000, "until it is written again");
     lapic_write(LVT_ERROR, 0x10000);
-    check((lapic_read(VERSION) & 0xff) >= 0x10 && (lapic_read(VERSION) >> 16 & 0xff) >= 4, "version %x", lapic_read(VERSION));
+    check((lapic_read(VERSION) & 0xff) >= 0x10 && (lapic_read(VERSION) >> 16 & 0xff) >= 4, "version %x",
+          lapic_read(VERSION));
 }
 
 static bool wait_for_count(int wanted)
@@ -239,8 +260,12 @@ static void on_nmi_iret(struct frame *f)
         return;
     lapic_write(ICR, 0x4400);
     /* any IRET opens, even one that stays in the handler */
-    asm volatile("mov %%rsp, %%rax\n\tpush $0x10\n\tpush %%rax\n\tpushf\n\tpush $8\n\tlea 1f(%%rip), %%rax\n\tpush %%rax\n\tiretq\n1:"
-                 : : : "rax", "memory");
+    asm volatile(
+        "mov %%rsp, %%rax\n\tpush $0x10\n\tpush %%rax\n\tpushf\n\tpush $8\n"
+        "\tlea 1f(%%rip), %%rax\n\tpush %%rax\n\tiretq\n1:"
+        :
+        :
+        : "rax", "memory");
     nmi_deepest = nmis;
 }
 
@@ -328,7 +353,8 @@ static void x2apic(void)
     wrmsr(MSR_APIC_BASE, base & ~0xc00ul);
     check(!feature(1, 0, 3, 9), "CPUID hides a disabled APIC");
     wrmsr(MSR_APIC_BASE, base);
-    check(feature(1, 0, 3, 9) && lapic_read(SVR) == 0xff && lapic_read(TPR) == 0, "off and on: as after reset, SVR %x", lapic_read(SVR));
+    check(feature(1, 0, 3, 9) && lapic_read(SVR) == 0xff && lapic_read(TPR) == 0,
+          "off and on: as after reset, SVR %x", lapic_read(SVR));
     lapic_write(SVR, 0x1ff);
 }
 

@@ -1,6 +1,6 @@
-/* Segmentation in 32-bit and 16-bit protected mode: limits of all kinds, types, null selectors, 16-bit stacks, conforming
- * code, call gates with and without a change of privilege, far returns and IRET in both sizes, selectors' instructions,
- * and the instructions that 64-bit mode no longer has. SDM vol. 3 ch. 5, vol. 2. */
+/* Segmentation in 32-bit and 16-bit protected mode: limits of all kinds, types, null selectors, 16-bit stacks,
+ * conforming code, call gates with and without a change of privilege, far returns and IRET in both sizes, selectors'
+ * instructions, and the instructions that 64-bit mode no longer has. SDM vol. 3 ch. 5, vol. 2. */
 #include "guest32.h"
 
 enum { DATA_SEL = 0x40, CODE_SEL = 0x48, GATE_SEL = 0x50, STACK1_SEL = 0x58, CODE1_SEL = 0x60,
@@ -36,14 +36,16 @@ CODE(16, enter16, "enter $8, $2; mov %sp, %cx; leave; int3");
 CODE(32, bounds, "bound %eax, (%esi); int3");
 CODE(32, into, "mov $0x7fffffff, %eax; inc %eax; into; int3");
 CODE(32, les_lss, "les (%esi), %eax; lgs (%esi), %ecx; int3");
-CODE(32, decimal, "mov $0x79, %al; add $0x35, %al; daa; mov %al, %bl; mov $0x0035, %ax; add $0x39, %al; aaa; mov %eax, %ecx;"
-                  "mov $63, %al; aam; mov %eax, %edx; aad; int3");
+CODE(32, decimal,
+     "mov $0x79, %al; add $0x35, %al; daa; mov %al, %bl; mov $0x0035, %ax; add $0x39, %al; aaa; mov %eax, %ecx;"
+     "mov $63, %al; aam; mov %eax, %edx; aad; int3");
 CODE(32, salc, "stc; .byte 0xd6; int3");
 CODE(32, stos16, "addr16 rep stosb; int3");
 CODE(32, movs_down, "std; rep movsl; cld; int3");
 CODE(32, selectors, "lar %eax, %ecx; setz %dl; lsl %eax, %esi; setz %dh; verr %ax; setz %bl; verw %ax; setz %bh; int3");
 CODE(32, arpls, "arpl %ax, %bx; setz %cl; int3");
-CODE(16, in16, "mov $0x12345678, %eax; add $1, %ax; push %ax; pushl %eax; call 1f; jmp 2f; 1: ret; 2: pop %ecx; pop %dx; int3");
+CODE(16, in16,
+     "mov $0x12345678, %eax; add $1, %ax; push %ax; pushl %eax; call 1f; jmp 2f; 1: ret; 2: pop %ecx; pop %dx; int3");
 CODE(32, unaligned, "mov 1(%esi), %eax; int3");
 CODE(32, short_loop, "xor %eax, %eax; 1: inc %eax; addr16 loop 1b; int3");
 
@@ -201,8 +203,8 @@ static void direct_transfers(void)
     struct frame f = transfer(far_call, 3, (u32)callee, gdt_set(CODE_SEL, 0, 0xfffff, 0x9e, 12));
 
     expect("ring 3 calls conforming code of DPL 0", &f, 3, 0);
-    check(caught.ecx == (CODE_SEL | 3) && caught.cs == (CODE_SEL | 3) && caught.ss == USER_DATA, "and stays in ring 3: CS %x",
-          caught.ecx);
+    check(caught.ecx == (CODE_SEL | 3) && caught.cs == (CODE_SEL | 3) && caught.ss == USER_DATA,
+          "and stays in ring 3: CS %x", caught.ecx);
     f = transfer(far_call, 3, (u32)callee, gdt_set(CODE_SEL, 0, 0xfffff, 0x9b, 12));
     expect("ring 3 calls code of DPL 0", &f, 13, CODE_SEL);
     f = transfer(far_call, 0, (u32)callee, USER_CODE & ~3);
@@ -246,7 +248,8 @@ static void call_gates(void)
     f.fs = gdt_set(DATA_SEL, 0, 0xfffff, 0xf3, 12);
     f.gs = DATA_SEL | 3;
     expect("and back by RET 12", &f, 3, 0);
-    check(caught.eax == 0x11 && caught.edx == 0x22 && caught.edi == 0x33 && caught.cs == USER_CODE && caught.esp == f.esp + 12,
+    check(caught.eax == 0x11 && caught.edx == 0x22 && caught.edi == 0x33 && caught.cs == USER_CODE &&
+              caught.esp == f.esp + 12,
           "parameters seen and released on both stacks: %x", caught.esp - f.esp);
     check(caught.fs == (DATA_SEL | 3) && caught.ds == USER_DATA, "data segments of ring 3 survive");
     gate_target(GATE_SEL, 0x8c, 3, CODE32, callee);
@@ -280,8 +283,8 @@ static void bad_stacks(void)
     tss.ss1 = gdt_set(STACK1_SEL, (u32)area, 0xffff, 0xb3, 4);
     tss.esp1 = 0x8000;
     expect("call gate to ring 1", &f, 3, 0);
-    check(caught.cs == (CODE1_SEL | 1) && caught.ss == (STACK1_SEL | 1) && caught.esp == 0x8000 - 16, "CS %x SS %x ESP %x",
-          caught.cs, caught.ss, caught.esp);
+    check(caught.cs == (CODE1_SEL | 1) && caught.ss == (STACK1_SEL | 1) && caught.esp == 0x8000 - 16,
+          "CS %x SS %x ESP %x", caught.cs, caught.ss, caught.esp);
     tss.ss1 = STACK1_SEL;
     expect("stack with the wrong RPL", &f, 10, STACK1_SEL);
     tss.ss1 = 0;
@@ -308,8 +311,8 @@ static void gates16(void)
     f.esp = 0x8000;
     *(u16 *)(area + 0x8000) = 0x4242;
     expect("16-bit call gate to ring 0 and back", &f, 3, 0);
-    check((u16)caught.eax == 0x4242 && (u16)caught.esp == 0x8002 && (u16)caught.ecx == CODE_SEL, "with one word copied: %x SP %x",
-          (u16)caught.eax, caught.esp);
+    check((u16)caught.eax == 0x4242 && (u16)caught.esp == 0x8002 && (u16)caught.ecx == CODE_SEL,
+          "with one word copied: %x SP %x", (u16)caught.eax, caught.esp);
 }
 
 static void returns(void)
@@ -410,7 +413,8 @@ static void old_instructions(void)
     expect("INTO", &f, 4, 0);
     f = transfer(les_lss, 0, 0xabcd, DATA32);
     expect("LES, LGS", &f, 3, 0);
-    check(caught.es == DATA32 && caught.gs == DATA32 && caught.eax == 0xabcd && caught.ecx == 0xabcd, "pointers loaded");
+    check(caught.es == DATA32 && caught.gs == DATA32 && caught.eax == 0xabcd && caught.ecx == 0xabcd,
+          "pointers loaded");
     f = transfer(les_lss, 0, 0xabcd, 0x7ff8);
     expect("LES of a bad selector", &f, 13, 0x7ff8);
     check(caught.eax == 0 && caught.es == DATA32, "changes nothing");
@@ -438,7 +442,8 @@ static void strings(void)
     f.eax = 0x99;
     expect("STOSB with 16-bit addresses", &f, 3, 0);
     check(area[0xfffb] == 0 && area[0xfffc] == 0x99 && area[3] == 0x99 && area[4] == 0 && area[0x10000] == 0 &&
-              caught.edi == 0x55550004 && caught.ecx == 0x66660000, "DI and CX alone count: %x %x", caught.edi, caught.ecx);
+              caught.edi == 0x55550004 && caught.ecx == 0x66660000,
+          "DI and CX alone count: %x %x", caught.edi, caught.ecx);
     f = frame_at(movs_down, 0);
     for (u32 n = 0; n < 64; n++)
         ((u32 *)area)[n] = n;
@@ -446,7 +451,8 @@ static void strings(void)
     f.edi = (u32)&((u32 *)area)[12];
     f.ecx = 8;
     expect("MOVSD downwards over itself", &f, 3, 0);
-    check(((u32 *)area)[12] == 10 && ((u32 *)area)[5] == 3 && ((u32 *)area)[4] == 4 && caught.esi == (u32)&((u32 *)area)[2],
+    check(((u32 *)area)[12] == 10 && ((u32 *)area)[5] == 3 && ((u32 *)area)[4] == 4 &&
+              caught.esi == (u32) & ((u32 *)area)[2],
           "copied");
     f = frame_at(stos16, 0);
     f.es = gdt_set(DATA_SEL, (u32)area, 0x103, 0x93, 4);

@@ -1,5 +1,6 @@
 /* Paging outside long mode: 32-bit paging with and without PSE and PSE-36, PAE with its pointer registers and NX;
- * permissions, error codes, WP, accessed and dirty bits, global pages. SDM vol. 3 §4.3, §4.4, §4.6, §4.7, §4.8, §4.10. */
+ * permissions, error codes, WP, accessed and dirty bits, global pages. SDM vol. 3 §4.3, §4.4, §4.6, §4.7, §4.8,
+ * §4.10. */
 #include "guest32.h"
 
 enum { P = 1, W = 2, U = 4, A = 0x20, D = 0x40, PS = 0x80, G = 0x100 };
@@ -16,17 +17,6 @@ CODE(32, read_cross, "mov (%ebx), %eax; int3");
 
 static u32 *directory, *table;
 static u8 *page, *other;
-
-static bool feature(u32 leaf, int reg, int bit)
-{
-    u32 r[4];
-
-    cpuid(leaf & 0x80000000, 0, r);
-    if (r[0] < leaf)
-        return false;
-    cpuid(leaf, 0, r);
-    return r[reg] >> bit & 1;
-}
 
 static void expect(const char *name, const u8 *code, int ring, int vector, u32 error)
 {
@@ -123,7 +113,7 @@ static void large32(void)
     invlpg(VA);
     expect("4 MiB page with bit 21: reserved", do_read, 0, 14, 9);
     expect("the same, user write", do_write, 3, 14, 15);
-    if (feature(1, 3, 17)) {
+    if (feature(1, 0, 3, 17)) {
         directory[VA >> 22] = 0x400000 | P | W | PS | 1 << 13; /* physical 4 GiB + 4 MiB: not RAM here */
         invlpg(VA);
         *(u32 *)0x400000 = 0x1111;
@@ -175,9 +165,9 @@ static void paging_32bit(void)
     check(read_cr0() & CR0_PG, "32-bit paging on");
     permissions32();
     marks32();
-    if (feature(1, 3, 3))
+    if (feature(1, 0, 3, 3))
         large32();
-    if (feature(1, 3, 13))
+    if (feature(1, 0, 3, 13))
         global32();
     crossing();
     write_cr0(read_cr0() & ~CR0_PG);
@@ -257,7 +247,7 @@ static void permissions_pae(void)
 
 static void nx_pae(void)
 {
-    if (!feature(0x80000001, 3, 20))
+    if (!feature(0x80000001, 0, 3, 20))
         return;
     wrmsr(MSR_EFER, rdmsr(MSR_EFER) | 0x800);
     set_pae(P | W | U, P | W | U | NX);
@@ -303,6 +293,6 @@ void guest_main(void)
     page[0] = 0xcc;
     other = page_alloc();
     paging_32bit();
-    if (feature(1, 3, 6))
+    if (feature(1, 0, 3, 6))
         paging_pae();
 }

@@ -96,7 +96,7 @@ void print(const char *fmt, ...)
     va_end(ap);
 }
 
-void check(bool ok, const char *fmt, ...)
+void check_line(bool ok, const char *fmt, ...)
 {
     va_list ap;
 

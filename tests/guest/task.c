@@ -1,12 +1,24 @@
-/* Hardware task switches: by JMP, CALL, task gates and IRET, between 32-bit and 16-bit TSSs; busy bits, back links, NT, the
- * debug trap of a task, what is raised for bad TSSs and bad contents, double faults through a task gate. SDM vol. 3 ch. 7.
+/* Hardware task switches: by JMP, CALL, task gates and IRET, between 32-bit and 16-bit TSSs; busy bits, back links,
+ * NT, the debug trap of a task, what is raised for bad TSSs and bad contents, double faults through a task gate. SDM
+ * vol. 3 ch. 7.
  *
- * The main task runs on the TSS of the library. Task B stores what it finds and goes back. The fault task stands behind task
- * gates for #TS, #NP, #SS and #DF: it notes the error code, and jumps to the main task. */
+ * The main task runs on the TSS of the library. Task B stores what it finds and goes back. The fault task stands
+ * behind task gates for #TS, #NP, #SS and #DF: it notes the error code, and jumps to the main task. */
 #include "guest32.h"
 
-enum { B_SEL = 0x40, C_SEL = 0x48, GATE_SEL = 0x50, FAULT_SEL = 0x58, ABSENT_SEL = 0x60, SHORT_SEL = 0x68, C_CODE = 0x70,
-       LDT_SEL = 0x78, ABSENT_DATA = 0x80, ABSENT_CODE = 0x88, RING3_TSS = 0x90 };
+enum {
+    B_SEL = 0x40,
+    C_SEL = 0x48,
+    GATE_SEL = 0x50,
+    FAULT_SEL = 0x58,
+    ABSENT_SEL = 0x60,
+    SHORT_SEL = 0x68,
+    C_CODE = 0x70,
+    LDT_SEL = 0x78,
+    ABSENT_DATA = 0x80,
+    ABSENT_CODE = 0x88,
+    RING3_TSS = 0x90
+};
 #define NT 0x4000u
 #define BUSY 2
 
@@ -101,10 +113,12 @@ static void jumps(void)
     tss.esp = 0;
     expect("JMP to a task and back", jump_b, -1, 0);
     check(b_runs == 1 && b_tr == B_SEL && b_cr0 & 8, "the task ran with its TR, TS set");
-    check(!(b_flags & NT) && b_eax == 0xaaaa1111 && b_ebx == 0xbbbb2222 && b_esp == (u32)b_stack + 4000 && b_es == DATA32,
+    check(!(b_flags & NT) && b_eax == 0xaaaa1111 && b_ebx == 0xbbbb2222 && b_esp == (u32)b_stack + 4000 &&
+              b_es == DATA32,
           "with the registers of its TSS");
     check(busy(TSS_SEL) && !busy(B_SEL), "busy bits after coming back by JMP");
-    check(read_cr0() & 8 && tss.esp && tss.cs == CODE32 && tss.ss == DATA32, "the old task's registers were saved, TS set");
+    check(read_cr0() & 8 && tss.esp && tss.cs == CODE32 && tss.ss == DATA32,
+          "the old task's registers were saved, TS set");
     asm volatile("clts");
     expect("again: it goes on behind its JMP", jump_b, -1, 0);
     check(b_runs == 2, "the task ran again");
@@ -141,7 +155,8 @@ static void sixteen_bits(void)
     gdt_set(C_CODE + 8, 0, 0xffff, 0x92, 0);
     c_tss.ss = C_CODE + 8;
     expect("CALL to a 16-bit task, IRET back", call_c, -1, 0);
-    check(c_tr == C_SEL && c_flags & NT && (u16)c_regs == 0x1234, "it ran: TR %x flags %x AX %x", c_tr, c_flags, c_regs);
+    check(c_tr == C_SEL && c_flags & NT && (u16)c_regs == 0x1234, "it ran: TR %x flags %x AX %x", c_tr, c_flags,
+          c_regs);
     check(c_tss.link == TSS_SEL && !(c_tss.flags & NT) && !busy(C_SEL), "link and NT of a 16-bit TSS");
     gdt_set(C_SEL, (u32)&c_tss, 0x2a, 0x81, 0);
     expect("16-bit TSS one byte too short", call_c, 10, C_SEL);
@@ -208,8 +223,8 @@ static void bad_contents(const char *name, u32 *field, u32 value, int vector, u3
     *field = value;
     f_runs = 0;
     jump_b(0);
-    check(f_runs == 1 && f_error == error && f_tss.link == B_SEL, "%s: vector %d, error %x link %x (expected %x)", name, vector,
-          f_error, f_tss.link, error);
+    check(f_runs == 1 && f_error == error && f_tss.link == B_SEL, "%s: vector %d, error %x link %x (expected %x)", name,
+          vector, f_error, f_tss.link, error);
     *field = saved;
     for (int n = 0; n < 3; n++)
         idt[10 + n] = gates[n];
@@ -293,7 +308,8 @@ static void debug_trap(void)
     b_tss.trap = 1;
     on_interrupt(1, on_debug);
     expect("task with its T bit", jump_b, -1, 0);
-    check(bt_dr6 & 0x8000 && bt_eip == (u32)b_task, "debug trap before its first instruction: DR6 %x at %x", bt_dr6, bt_eip);
+    check(bt_dr6 & 0x8000 && bt_eip == (u32)b_task, "debug trap before its first instruction: DR6 %x at %x", bt_dr6,
+          bt_eip);
     on_interrupt(1, 0);
     asm volatile("clts");
 }
