@@ -1,5 +1,6 @@
 /* Which general-purpose mnemonic belongs to which group of handlers; and the instructions that do nothing here. */
 #include "cpu/access.h"
+#include "cpu/cpuid.h"
 #include "cpu/exec.h"
 
 static void nop(struct vcpu *c, const struct insn *i)
@@ -16,6 +17,9 @@ void choose_nop(struct vcpu *c, struct insn *i, const struct insn_source *src)
 {
     bool orders = src->zi->mnemonic == ZYDIS_MNEMONIC_MFENCE || src->zi->mnemonic == ZYDIS_MNEMONIC_SFENCE;
 
+    /* 0F 1F came with the P6, as CMOV did */
+    if (src->zi->mnemonic == ZYDIS_MNEMONIC_NOP && src->zi->opcode_map == ZYDIS_OPCODE_MAP_0F && !has(c, FEAT_CMOV))
+        return;
     i->fn = orders ? fence : nop;
 }
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """A Debian kernel with a busybox initial RAM disk: boots, counts its CPUs and its memory, reads and writes disks, fetches from
 the host, complains of nothing, powers off.
 

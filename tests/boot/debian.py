@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """The Debian image under systemd: login, no failed units, disks across a reboot, network both ways, a compiler, stress-ng.
 
 Usage: debian.py SKERRY CPUS"""
@@ -105,7 +105,7 @@ def stress(guest):
 
 def host_reads_disk(guest, disk, checksum):
     """What the guest wrote is on the disk as the host sees it, in a clean file system."""
-    if subprocess.run(['e2fsck', '-fn', disk], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+    if subprocess.run(['/sbin/e2fsck', '-fn', disk], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
         guest.fail(f'{disk}: the file system is not clean')
     with subprocess.Popen(['/sbin/debugfs', '-R', 'cat /file', disk], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as file:
         found = subprocess.run('sha256sum', stdin=file.stdout, capture_output=True, text=True).stdout

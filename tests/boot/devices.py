@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """The board as Linux sees it: clocks, interrupts, the PCI bus, and the virtio devices that the other tests do not need.
 
 Usage: devices.py SKERRY"""
@@ -87,7 +87,7 @@ def interrupt_controllers(guest):
     """After the others, so that each device had a reason to interrupt."""
     seen = interrupts(guest)
     for want in (r'IO-APIC +2-edge +timer', r'IO-APIC +4-edge +ttyS0', r'IO-APIC +9-fasteoi +acpi', r'IO-APIC +1-edge +i8042',
-                 r'PCI-MSI.*-req\.0', r'PCI-MSI.*virtio\d-input\.0', r'PCI-MSI.*-output\.0', r'Local timer', r'Rescheduling',
+                 r'PCI-MSI.*-req', r'PCI-MSI.*virtio\d-input', r'PCI-MSI.*-output', r'Local timer', r'Rescheduling',
                  r'Function call'):
         if not any(count and re.search(want, text) for count, text in seen.values()):
             guest.fail(f"no interrupts of '{want}' in {seen}")

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """How a session with a running Linux ends: by its time limit, by a key at the terminal, by signals, by the guest's reset.
 
 Usage: session_end.py SKERRY"""
