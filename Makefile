@@ -24,7 +24,9 @@ run:
 		--append 'root=/dev/vda console=ttyS0' $(RUN)
 
 # Everything: unit, instruction, guest, boot and command-line tests.
-test: all
+test:
+	@tools/install-deps build guest test
+	@$(MAKE) --no-print-directory all
 	@tools/run-tests $(BUILD)
 
 # The quick ones, under a minute.
@@ -37,7 +39,9 @@ san:
 	@ninja -C build-san
 	@tools/run-tests build-san --suite unit --suite insn
 
-bench: all
+bench:
+	@tools/install-deps build guest bench
+	@$(MAKE) --no-print-directory all
 	@bench/run $(BUILD)/skerry
 
 # make fuzz T=vm_config [SECONDS=60]
