@@ -259,15 +259,12 @@ static void check_code_limit(struct vcpu *c, u64 len)
         raise_gp0(c);
 }
 
-/* Runs instructions from i on, up to `end`, or to where a handler moves block_end. RIP is that of `i`, and afterwards that of
+/* Runs instructions from i, the first of its block, up to `end`, or to where a handler moves block_end. RIP is that of `i`, and afterwards that of
  * what comes next. */
 static inline void insns_run(struct vcpu *c, const struct insn *i, const struct insn *end)
 {
-    u64 start = i->offset;
-
     c->block_first = i;
     c->block_end = end;
-    c->s.gpr[RIP] -= start;
     do {
         c->insn = i;
         if (unlikely(i->ends_block))

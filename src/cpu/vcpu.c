@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/trace.h"
+#include "cpu/access.h"
 #include "cpu/cpuid.h"
 #include "cpu/event.h"
 #include "cpu/interp.h"
@@ -59,13 +60,6 @@ static void mode_update_segments(struct vcpu *c)
     c->seg_check = check;
 }
 
-static u8 mmu_index_now(const struct vcpu *c)
-{
-    if (c->s.cpl == 3)
-        return c->s.cr0 & CR0_AM && c->s.rflags & FLAG_AC ? MMU_ALIGN : MMU_USER;
-    return c->s.cr4 & CR4_SMAP && !(c->s.rflags & FLAG_AC) ? MMU_SMAP : MMU_SUPERVISOR;
-}
-
 void vcpu_mode_update(struct vcpu *c)
 {
     u16 cs = c->s.seg_attr[SEG_CS];
@@ -73,7 +67,7 @@ void vcpu_mode_update(struct vcpu *c)
     c->code_size = long_mode(c) && cs & SEG_L ? 8 : cs & SEG_DB ? 4 : 2;
     c->lin_mask = code64(c) ? ~0ull : 0xffffffff;
     c->stack_mask = code64(c) ? ~0ull : c->s.seg_attr[SEG_SS] & SEG_DB ? 0xffffffff : 0xffff;
-    c->mmu_index = mmu_index_now(c);
+    c->mmu_index = (u8)mmu_set_for(c, c->s.cpl);
     mode_update_segments(c);
     c->fetch_key = (u64)c->tlb->fetch_generation << 8 | (c->s.cpl == 3) << 4 | c->code_size;
 }
