@@ -97,12 +97,14 @@ u32 lapic_timer_current(struct vcpu *c)
     return count;
 }
 
-/* A change between TSC deadline and the counting modes disarms. */
+/* A change between TSC deadline and the counting modes disarms. What ran out before is settled first, by the old LVT: the loop
+ * thread may be late. */
 void lapic_timer_lvt_write(struct vcpu *c, u32 val)
 {
     struct lapic *l = c->lapic;
 
     ext_save(c);
+    expire_if_due(l);
     pthread_mutex_lock(&l->timer_lock);
     if ((val ^ l->s.lvt[LVT_TIMER]) & LVT_TIMER_TSC_DEADLINE)
         stop(l);
@@ -115,6 +117,7 @@ void lapic_timer_initial_write(struct vcpu *c, u32 val)
     struct lapic *l = c->lapic;
 
     ext_save(c);
+    expire_if_due(l);
     pthread_mutex_lock(&l->timer_lock);
     if (mode(l) != LVT_TIMER_TSC_DEADLINE) {
         l->s.timer_initial = val;
