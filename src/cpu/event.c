@@ -1,8 +1,8 @@
 /* Events at instruction boundaries: see event.h. Priorities: SDM vol. 3 table 6-2. */
 #include "cpu/event.h"
 
+#include "cpu/engine.h"
 #include "cpu/exception.h"
-#include "cpu/interp.h"
 #include "cpu/lapic.h"
 #include "cpu/tlb.h"
 #include "cpu/vcpu_trace.h"
@@ -28,7 +28,7 @@ void vcpu_flush_if_asked(struct vcpu *c)
     if (!(__atomic_fetch_and(&c->attention, ~(u32)ATTN_FLUSH, __ATOMIC_SEQ_CST) & ATTN_FLUSH))
         return;
     tlb_flush(c);
-    interp_flush(c);
+    c->group->engine->flush(c);
 }
 
 bool vcpu_wakes(struct vcpu *c)

@@ -14,6 +14,7 @@
 #include "cpu/access.h"
 #include "cpu/decode.h"
 #include "cpu/dump.h"
+#include "cpu/engine.h"
 #include "cpu/event.h"
 #include "cpu/vector.h"
 #include "cpu/world.h"
@@ -460,3 +461,5 @@ int interp_try(struct vcpu *c)
     step_insn(c);
     return -1;
 }
+
+const struct engine interp_engine = {.name = "interp", .run = interp_run, .flush = interp_flush};

@@ -11,6 +11,7 @@
 #include "base/trace.h"
 #include "cpu/access.h"
 #include "cpu/cpuid.h"
+#include "cpu/engine.h"
 #include "cpu/event.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
@@ -130,8 +131,15 @@ static void msrs_reset(struct vcpu *c)
     c->s.pkru = 0;
 }
 
+static void engine_state_fetch(struct vcpu *c)
+{
+    if (c->group->engine->state_fetch)
+        c->group->engine->state_fetch(c);
+}
+
 static void vcpu_reset(struct vcpu *c)
 {
+    engine_state_fetch(c);
     c->s.bsp = c->index == 0;
     registers_reset(c);
     c->s.nmi_pending = c->s.init_pending = c->s.sipi_pending = false;
@@ -140,13 +148,14 @@ static void vcpu_reset(struct vcpu *c)
     lapic_reset(c, false);
     c->attention = 0;
     tlb_flush(c);
-    interp_flush(c);
+    c->group->engine->flush(c);
     vcpu_mode_update(c);
 }
 
 void vcpu_init_signal(struct vcpu *c)
 {
     vcpu_trace(c, CPU, "vcpu %d: INIT", c->index);
+    engine_state_fetch(c);
     registers_reset(c);
     ext_reset(c, true);
     lapic_reset(c, true);
@@ -157,6 +166,7 @@ void vcpu_init_signal(struct vcpu *c)
 void vcpu_startup(struct vcpu *c, u8 vector)
 {
     vcpu_trace(c, CPU, "vcpu %d: SIPI vector %#x", c->index, vector);
+    engine_state_fetch(c);
     c->s.seg_sel[SEG_CS] = (u16)(vector << 8);
     c->s.seg_base[SEG_CS] = (u64)vector << 12;
     c->s.gpr[RIP] = 0;
@@ -182,6 +192,7 @@ void vcpu_boot(struct vcpu *c, const struct vcpu_boot_regs *r)
 {
     static const int data_segments[] = {SEG_DS, SEG_ES, SEG_SS, SEG_FS, SEG_GS};
 
+    engine_state_fetch(c);
     memset(c->s.gpr, 0, sizeof(c->s.gpr));
     c->s.gpr[RIP] = r->rip;
     c->s.gpr[RSP] = r->rsp;
@@ -207,13 +218,26 @@ void vcpu_boot(struct vcpu *c, const struct vcpu_boot_regs *r)
 
 void vcpu_state_sync(struct vcpu *c)
 {
+    engine_state_fetch(c);
     c->s.rflags = flags_get(c);
     ext_save(c);
+}
+
+void vcpu_state_changed(struct vcpu *c)
+{
+    flags_set(c, c->s.rflags);
+    tlb_flush(c);
+    vcpu_mode_update(c);
+    lapic_loaded(c);
+    /* the run loop finds out for itself what there is to do */
+    __atomic_or_fetch(&c->attention, ATTN_EVENT | ATTN_STEP, __ATOMIC_SEQ_CST);
 }
 
 void vcpu_attend(struct vcpu *c, u32 bits)
 {
     __atomic_or_fetch(&c->attention, bits, __ATOMIC_SEQ_CST);
+    if (c->group->engine->kick)
+        c->group->engine->kick(c);
     if (!__atomic_load_n(&c->waiting, __ATOMIC_SEQ_CST))
         return;
     pthread_mutex_lock(&c->wait_lock);
@@ -237,7 +261,7 @@ static void vcpu_sleep(struct vcpu *c)
 static void vcpu_run_active(struct vcpu *c)
 {
     world_enter(c);
-    interp_run(c);
+    c->group->engine->run(c);
     ext_save(c);
     world_leave(c);
 }
@@ -301,13 +325,19 @@ static int vcpu_create(struct vcpu_group *g, int index, struct err *e)
         return err_set(e, -ENOMEM, "vCPU %d: out of memory", index);
     tlb_init(c);
     r = interp_create(c, e);
-    return r ? r : lapic_create(c, e);
+    if (!r)
+        r = lapic_create(c, e);
+    if (!r && g->engine->vcpu_create)
+        r = g->engine->vcpu_create(c, e);
+    return r;
 }
 
 static void vcpu_free(struct vcpu *c)
 {
     if (!c)
         return;
+    if (c->group->engine->vcpu_free)
+        c->group->engine->vcpu_free(c);
     lapic_free(c);
     interp_free(c);
     free(c->tlb);
@@ -316,20 +346,11 @@ static void vcpu_free(struct vcpu *c)
     free(c);
 }
 
-static int engine_check(enum cpu_engine engine, struct err *e)
-{
-    switch (engine) {
-    case CPU_ENGINE_AUTO:
-    case CPU_ENGINE_INTERP: return 0;
-    case CPU_ENGINE_JIT: return err_set(e, -ENOTSUP, "--cpu-engine=jit: this build has no translator; use interp or auto");
-    default: return err_set(e, -ENOTSUP, "--cpu-engine=kvm: this build cannot use /dev/kvm; use interp or auto");
-    }
-}
-
 int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group **ret, struct err *e)
 {
+    const struct engine *engine;
     struct vcpu_group *g;
-    int r = engine_check(config->engine, e);
+    int r = engine_choose(config->engine, &engine, e);
 
     if (r)
         return r;
@@ -340,11 +361,14 @@ int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group 
     if (!g)
         return err_set(e, -ENOMEM, "vCPUs: out of memory");
     g->config = *config;
+    g->engine = engine;
     g->count = config->count;
     world_init(g);
     r = cpu_model_create(&config->model, &g->model, e);
     if (!r)
         r = vector_setup(g, e);
+    if (!r && engine->group_create)
+        r = engine->group_create(g, e);
     for (int i = 0; !r && i < config->count; i++)
         r = vcpu_create(g, i, e);
     if (r) {
@@ -362,6 +386,8 @@ void vcpu_group_free(struct vcpu_group *g)
         return;
     for (int i = 0; i < g->count; i++)
         vcpu_free(g->vcpu[i]);
+    if (g->engine->group_free)
+        g->engine->group_free(g);
     vector_free(g);
     cpu_model_free(g->model);
     world_destroy(g);
@@ -385,7 +411,7 @@ const char *vcpu_group_model(const struct vcpu_group *g)
 
 const char *vcpu_group_engine(const struct vcpu_group *g)
 {
-    return "interp";
+    return g->engine->name;
 }
 
 u64 vcpu_group_retired(const struct vcpu_group *g)

@@ -97,6 +97,7 @@ struct block;
 struct interp;
 struct lapic;
 struct cpu_model;
+struct engine;
 struct tlb;
 struct vector_stubs;
 
@@ -153,6 +154,7 @@ struct vcpu {
 
 struct vcpu_group {
     struct vcpu_group_config config;
+    const struct engine *engine;
     struct cpu_model *model;
     struct vector_stubs *vector;
     int count;
@@ -213,8 +215,11 @@ static inline void flags_set(struct vcpu *c, u64 flags)
     cc_set(c, flags);
 }
 
-/* Before vCPU state is read or changed from outside: flags and extended registers back into s. Own thread, or stopped. */
+/* Before vCPU state is read or changed from outside: all of it back into s. Own thread, or stopped. */
 void vcpu_state_sync(struct vcpu *c);
+
+/* After s was changed from outside (loaded, reset): all that is derived from it anew. Own thread, or stopped. */
+void vcpu_state_changed(struct vcpu *c);
 
 static inline struct guest_memory *vcpu_memory(const struct vcpu *c)
 {

@@ -9,7 +9,7 @@
 
 #include "base/trace.h"
 #include "cpu/host_fault.h"
-#include "cpu/interp.h"
+#include "cpu/engine.h"
 #include "cpu/vector_op.h"
 #include "cpu/world.h"
 #include "cpu/xstate.h"
@@ -178,7 +178,7 @@ static bool stubs_forget(struct vcpu_group *g, const struct vcpu *self)
         if (g->vcpu[n] != self && g->vcpu[n]->in_guest)
             return false;
     for (int n = 0; n < g->count; n++)
-        interp_flush(g->vcpu[n]);
+        g->engine->flush(g->vcpu[n]);
     code_cache_reset(v->code);
     memset(v->hash, 0, sizeof(v->hash));
     v->count = 0;
