@@ -29,7 +29,7 @@ const struct cpu_feature_place cpu_feature_places[FEAT_COUNT] = {
 
 /* clang-format off */
 static const u8 features_486[] = {F(FPU), END};
-static const u8 features_pentium[] = {F(DE), F(PSE), F(TSC), F(MSR), F(MCE), F(CX8), F(APIC), END};
+static const u8 features_pentium[] = {F(VME), F(DE), F(PSE), F(TSC), F(MSR), F(MCE), F(CX8), F(APIC), END};
 static const u8 features_pentium3[] = {
     F(PAE), F(SEP), F(MTRR), F(PGE), F(MCA), F(CMOV), F(PAT), F(PSE36), F(MMX), F(FXSR), F(SSE), END};
 static const u8 features_core2duo[] = {
@@ -57,7 +57,7 @@ static const u8 own_features[] = {
     F(FSGSBASE), F(TSC_ADJUST), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM), F(INVPCID), F(RDPID), F(LAHF64),
     F(PREFETCHW), F(SYSCALL), F(NX), F(PDPE1GB), F(RDTSCP), F(LM), F(INVARIANT_TSC), F(CLFLUSHOPT), F(CLWB),
     F(SERIALIZE), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO), F(BTC_NO),
-    F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), END};
+    F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), F(VME), END};
 /* clang-format on */
 
 struct cpu_model_def {

@@ -7,6 +7,7 @@
 
 #include "cpu/descriptor.h"
 #include "cpu/vcpu_trace.h"
+#include "cpu/vme.h"
 
 /* vcpu.delivering for interrupts, external and by INT n: faults on their way never make a double fault. */
 #define DELIVERING_INTERRUPT 0x100
@@ -353,9 +354,11 @@ void debug_trap_deliver(struct vcpu *c)
     exception_deliver(c, EVENT_TRAP, EXC_DB, false, 0);
 }
 
-/* INT n in V86 mode needs IOPL 3. */
+/* INT n in V86 mode needs IOPL 3, or is redirected. */
 void software_interrupt(struct vcpu *c, int vector)
 {
+    if (v86_mode(c) && c->s.cr4 & CR4_VME && vme_redirect(c, vector))
+        return;
     if (v86_mode(c) && iopl(c) < 3)
         raise_gp0(c);
     exception_deliver(c, EVENT_SOFTWARE, vector, false, 0);

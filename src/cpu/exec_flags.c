@@ -2,6 +2,7 @@
 #include "cpu/access.h"
 #include "cpu/cpuid.h"
 #include "cpu/exec.h"
+#include "cpu/vme.h"
 
 static void clc(struct vcpu *c, const struct insn *i)
 {
@@ -28,22 +29,27 @@ static void std_(struct vcpu *c, const struct insn *i)
     c->s.rflags |= FLAG_DF;
 }
 
-static void check_iopl(struct vcpu *c)
+/* Outside its I/O privilege a program has VIF, or nothing. */
+static bool may_change_if(const struct vcpu *c)
 {
-    if (protected_mode(c) && iopl(c) < c->s.cpl)
-        raise_gp0(c);
+    return !protected_mode(c) || c->s.cpl <= iopl(c);
 }
 
 static void cli(struct vcpu *c, const struct insn *i)
 {
-    check_iopl(c);
-    c->s.rflags &= ~(u64)FLAG_IF;
+    if (may_change_if(c))
+        c->s.rflags &= ~(u64)FLAG_IF;
+    else
+        vme_set_vif(c, false);
 }
 
 /* Interrupts stay out for one more instruction if they were off. */
 static void sti(struct vcpu *c, const struct insn *i)
 {
-    check_iopl(c);
+    if (!may_change_if(c)) {
+        vme_set_vif(c, true);
+        return;
+    }
     if (c->s.rflags & FLAG_IF)
         return;
     c->s.rflags |= FLAG_IF;

@@ -1,6 +1,7 @@
 /* Stack instructions: PUSH, POP, PUSHA, POPA, PUSHF, POPF, ENTER, LEAVE. SDM vol. 2. Segment registers: exec_system.c. */
 #include "cpu/access.h"
 #include "cpu/exec.h"
+#include "cpu/vme.h"
 
 static void push_r64(struct vcpu *c, const struct insn *i)
 {
@@ -73,7 +74,7 @@ static void popa(struct vcpu *c, const struct insn *i)
     stack_set(c, sp + 8 * size);
 }
 
-/* In virtual-8086 mode PUSHF and POPF need IOPL 3 (VME is in no model). */
+/* In virtual-8086 mode PUSHF and POPF need IOPL 3. */
 static void check_v86_iopl(struct vcpu *c)
 {
     if (v86_mode(c) && iopl(c) < 3)
@@ -82,14 +83,31 @@ static void check_v86_iopl(struct vcpu *c)
 
 static void pushf(struct vcpu *c, const struct insn *i)
 {
+    if (i->opsize == 2 && vme_virtual_if(c)) {
+        push(c, 2, vme_flags_seen(c));
+        return;
+    }
     check_v86_iopl(c);
     push(c, i->opsize, flags_get(c) & ~(u64)(FLAG_VM | FLAG_RF));
+}
+
+static void popf_virtual(struct vcpu *c)
+{
+    u16 flags = (u16)mem_read(c, stack_linear(c, c->s.gpr[RSP], 2, false), 2);
+
+    vme_flags_check(c, flags);
+    stack_set(c, c->s.gpr[RSP] + 2);
+    vme_flags_load(c, flags);
 }
 
 static void popf(struct vcpu *c, const struct insn *i)
 {
     u64 change = FLAGS_ARITH | FLAG_TF | FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID, flags;
 
+    if (i->opsize == 2 && vme_virtual_if(c)) {
+        popf_virtual(c);
+        return;
+    }
     check_v86_iopl(c);
     if (c->s.cpl == 0)
         change |= FLAG_IOPL;

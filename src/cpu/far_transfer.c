@@ -4,6 +4,7 @@
  * Each transfer reads and checks all it needs, then changes registers without being able to fault. */
 #include "cpu/descriptor.h"
 #include "cpu/segment.h"
+#include "cpu/vme.h"
 
 static u64 offset_cut(u64 offset, int size)
 {
@@ -397,10 +398,15 @@ static void iret_real(struct vcpu *c, int size)
         mask = iret_flags_mask(c, size) & ~(u64)FLAG_IOPL;
     else
         mask = iret_flags_mask(c, size) & ~(u64)(FLAG_VIF | FLAG_VIP);
+    if (vme_virtual_if(c))
+        vme_flags_check(c, (u16)flags);
     if (offset > c->s.seg_limit[SEG_CS])
         raise_gp0(c);
     stack_set(c, c->s.gpr[RSP] + 3 * (u32)size);
-    flags_load(c, flags_merged(c, flags, mask));
+    if (vme_virtual_if(c))
+        vme_flags_load(c, (u16)flags);
+    else
+        flags_load(c, flags_merged(c, flags, mask));
     far_enter_real(c, sel, offset);
 }
 
@@ -480,7 +486,7 @@ static void iret_protected(struct vcpu *c, int size)
 void interrupt_return(struct vcpu *c, int size)
 {
     nmi_unblock(c); /* even if the IRET faults */
-    if (v86_mode(c) && iopl(c) < 3)
+    if (v86_mode(c) && iopl(c) < 3 && !(size == 2 && vme_virtual_if(c)))
         raise_gp0(c);
     if (selectors_are_addresses(c))
         iret_real(c, size);

@@ -102,7 +102,7 @@ static void long_mode_is_entered_and_left(void **unused)
 static void cr4_and_pcid_rules(void **unused)
 {
     assert_int_equal(mov_to(MOV_CR4_EAX, CR4_LA57), EXC_GP);
-    assert_int_equal(mov_to(MOV_CR4_EAX, CR4_VME), EXC_GP);
+    assert_int_equal(mov_to(MOV_CR4_EAX, BIT(13)), EXC_GP); /* VMXE */
     assert_int_equal(mov_to(MOV_CR4_EAX, CR4_PCIDE), EXC_GP); /* outside long mode */
     cpu_long64(&f);
     handlers_put(SEL_CODE64);
