@@ -6,7 +6,7 @@
  * comes with v2, because the engine implements it whatever the host. The vendor is the host's, since the host's
  * units show their vendor's habits (the approximations of RCPPS, for one).
  *
- * No model shows VMX, SVM, SGX, TSX, CET, AMX, MPX, XSAVES, protection keys, LA57, performance counters or MONITOR. */
+ * No model shows VMX, SVM, SGX, TSX, CET, AMX, MPX, XSAVES, supervisor protection keys, LA57, performance counters or MONITOR. */
 #include "cpu/cpuid.h"
 
 #include <errno.h>
@@ -44,11 +44,12 @@ static const u8 extras_v2[] = {
 static const u8 features_v3[] = {F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), END};
 static const u8 extras_v3[] = {F(ADX), F(SHA), F(XSAVEOPT), F(XSAVEC), F(XGETBV1), END};
 static const u8 features_v4[] = {F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL), END};
+static const u8 extras_v4[] = {F(PKU), END};
 static const u8 extras_host[] = {
     F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), F(ADX), F(SHA), F(XSAVEOPT),
     F(XSAVEC), F(XGETBV1), F(SERIALIZE), F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL),
     F(AVX512_IFMA), F(AVX512_VBMI), F(AVX512_VBMI2), F(AVX512_VNNI), F(AVX512_BITALG), F(AVX512_VPOPCNTDQ),
-    F(AVX512_FP16), F(AVX512_BF16), F(AVX_VNNI), F(GFNI), F(VAES), F(VPCLMULQDQ), END};
+    F(AVX512_FP16), F(AVX512_BF16), F(AVX_VNNI), F(GFNI), F(VAES), F(VPCLMULQDQ), F(PKU), END};
 
 /* What the engine does by itself: the host need not have it. */
 static const u8 own_features[] = {
@@ -57,7 +58,8 @@ static const u8 own_features[] = {
     F(FSGSBASE), F(TSC_ADJUST), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM), F(INVPCID), F(RDPID), F(LAHF64),
     F(PREFETCHW), F(SYSCALL), F(NX), F(PDPE1GB), F(RDTSCP), F(LM), F(INVARIANT_TSC), F(CLFLUSHOPT), F(CLWB),
     F(SERIALIZE), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO), F(BTC_NO),
-    F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), F(VME), END};
+    F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), F(VME),
+    F(PKU), END};
 /* clang-format on */
 
 struct cpu_model_def {
@@ -134,6 +136,7 @@ static const struct cpu_model_def model_v4 = {
     .what = "v3 with AVX-512",
     .base = &model_v3,
     .features = features_v4,
+    .extras = extras_v4,
     .signature = 0x50654,
     .signature_amd = 0xa10f11,
     .max_basic = 0x16,
@@ -293,7 +296,8 @@ static void control_masks_set(struct cpu_model *m)
         {F(VME), CR4_VME | CR4_PVI}, {F(TSC), CR4_TSD},        {F(DE), CR4_DE},     {F(PSE), CR4_PSE},
         {F(PAE), CR4_PAE},           {F(MCE), CR4_MCE},        {F(PGE), CR4_PGE},   {F(CMOV), CR4_PCE},
         {F(FXSR), CR4_OSFXSR},       {F(SSE), CR4_OSXMMEXCPT}, {F(UMIP), CR4_UMIP}, {F(FSGSBASE), CR4_FSGSBASE},
-        {F(PCID), CR4_PCIDE},        {F(XSAVE), CR4_OSXSAVE},  {F(SMEP), CR4_SMEP}, {F(SMAP), CR4_SMAP}};
+        {F(PCID), CR4_PCIDE},        {F(XSAVE), CR4_OSXSAVE},  {F(SMEP), CR4_SMEP}, {F(SMAP), CR4_SMAP},
+        {F(PKU), CR4_PKE}};
 
     for (size_t n = 0; n < ARRAY_SIZE(cr4_bits); n++)
         if (model_has(m, cr4_bits[n].feature))
@@ -315,6 +319,8 @@ static void xcr0_mask_set(struct cpu_model *m)
         m->xcr0_mask |= BIT(XCOMP_AVX);
     if (model_has(m, F(AVX512F)))
         m->xcr0_mask |= XCOMPS_AVX512;
+    if (model_has(m, F(PKU)))
+        m->xcr0_mask |= BIT(XCOMP_PKRU);
 }
 
 static void brand_set(struct cpu_model *m)

@@ -101,8 +101,10 @@ static void leaf_caches(struct vcpu *c, u32 sub, u32 out[4])
 
 static void leaf_extended_features(struct vcpu *c, u32 sub, u32 out[4])
 {
-    if (sub == 0)
-        out[EAX] = 2; /* the last subleaf */
+    if (sub != 0)
+        return;
+    out[EAX] = 2; /* the last subleaf */
+    bit_set(&out[ECX], cpu_feature_places[FEAT_OSPKE].bit, c->s.cr4 & CR4_PKE);
 }
 
 /* Threads, then cores: every vCPU is a core of one package. */

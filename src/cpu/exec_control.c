@@ -1,5 +1,5 @@
 /* Control and debug registers and the instructions that command the processor: MOV CR, MOV DR, LMSW, SMSW, CLTS,
- * XSETBV, XGETBV, INVLPG, INVPCID, INVD, WBINVD, HLT. SDM vol. 2; vol. 3 §2.5, §4.1.1, §4.10.4, §9.8.5, §17.2. */
+ * XSETBV, XGETBV, RDPKRU, WRPKRU, INVLPG, INVPCID, INVD, WBINVD, HLT. SDM vol. 2; vol. 3 §2.5, §4.1.1, §4.10.4, §9.8.5, §17.2. */
 #include "cpu/descriptor.h"
 #include "cpu/exec_system.h"
 #include "cpu/lapic.h"
@@ -94,7 +94,7 @@ static void cr4_write(struct vcpu *c, u64 val)
     if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_SMEP) && pae_paging(c->s.cr0, val, c->s.efer))
         mmu_load_pdptes(c, c->s.cr3);
     c->s.cr4 = val;
-    if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP))
+    if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE))
         tlb_flush(c);
     vcpu_mode_update(c);
 }
@@ -269,6 +269,28 @@ static void xgetbv(struct vcpu *c, const struct insn *i)
     c->s.gpr[RDX] = val >> 32;
 }
 
+/* Both in every ring; SDM vol. 2. */
+static void pkru_check(struct vcpu *c, u32 zero)
+{
+    if (!(c->s.cr4 & CR4_PKE))
+        raise_ud(c);
+    if (zero)
+        raise_gp0(c);
+}
+
+static void rdpkru(struct vcpu *c, const struct insn *i)
+{
+    pkru_check(c, (u32)c->s.gpr[RCX]);
+    c->s.gpr[RAX] = c->s.pkru;
+    c->s.gpr[RDX] = 0;
+}
+
+static void wrpkru(struct vcpu *c, const struct insn *i)
+{
+    pkru_check(c, (u32)c->s.gpr[RCX] | (u32)c->s.gpr[RDX]);
+    mmu_load_pkru(c, (u32)c->s.gpr[RAX]);
+}
+
 static void invlpg(struct vcpu *c, const struct insn *i)
 {
     u64 gva = (c->lin_base[i->seg] + insn_ea(c, i)) & c->lin_mask; /* no segment checks, and no fault */
@@ -333,6 +355,8 @@ const struct system_insn control_insns[] = {
     {ZYDIS_MNEMONIC_CLTS, FEAT_ALWAYS, clts},
     {ZYDIS_MNEMONIC_XSETBV, FEAT_XSAVE, xsetbv},
     {ZYDIS_MNEMONIC_XGETBV, FEAT_XSAVE, xgetbv},
+    {ZYDIS_MNEMONIC_RDPKRU, FEAT_PKU, rdpkru},
+    {ZYDIS_MNEMONIC_WRPKRU, FEAT_PKU, wrpkru},
     {ZYDIS_MNEMONIC_INVLPG, FEAT_ALWAYS, invlpg},
     {ZYDIS_MNEMONIC_INVPCID, FEAT_INVPCID, invpcid},
     {ZYDIS_MNEMONIC_INVD, FEAT_ALWAYS, cache_flush},

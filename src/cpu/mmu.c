@@ -1,8 +1,8 @@
 /* Paging: walks the guest's page tables and fills the TLB. SDM vol. 3 ch. 4.
  *
- * 32-bit paging with PSE-36, PAE, and 4-level paging, with NX, WP, SMEP and SMAP. Accessed and dirty bits are set by compare-
+ * 32-bit paging with PSE-36, PAE, and 4-level paging, with NX, WP, SMEP, SMAP and protection keys. Accessed and dirty bits are set by compare-
  * and-exchange in guest RAM, only for a translation that succeeds; if an entry changed meanwhile, the walk starts again. Left
- * out: 5-level paging and protection keys, which no CPU model shows. PCIDs are accepted; as the TLB holds one address space, a
+ * out: 5-level paging and supervisor protection keys, which no CPU model shows. PCIDs are accepted; as the TLB holds one address space, a
  * CR3 load flushes it whatever its bit 63. */
 #include "base/trace.h"
 #include "cpu/access.h"
@@ -21,7 +21,7 @@
 #define PTE_G 0x100ull
 #define PTE_NX (1ull << 63)
 
-enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
+enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16, PF_PK = 32 };
 
 #define LEVELS_MAX 4
 
@@ -29,6 +29,7 @@ struct walk {
     u64 gpa;        /* of the 4 KiB page that holds the address */
     bool user, writable, nx, dirty;
     bool large;
+    u8 key; /* protection key */
     int levels;     /* entries passed, the leaf last */
     u8 *entry[LEVELS_MAX]; /* where they are; NULL: a PAE page-directory-pointer register */
     u64 value[LEVELS_MAX];
@@ -66,6 +67,7 @@ static void walk_leaf(struct walk *w, u64 entry, u64 base, int shift, u64 gva)
 {
     w->dirty = entry & PTE_D;
     w->large = shift > PAGE_SHIFT;
+    w->key = entry >> 59 & 15; /* counts in long mode alone: those are reserved bits in PAE's entries, and not in 32-bit ones */
     w->gpa = base | (gva & ((1ull << shift) - 1) & PAGE_MASK);
     w->present = true;
 }
@@ -161,6 +163,19 @@ static void walk_start(struct vcpu *c, struct walk *w, u64 gva)
     }
 }
 
+/* Accesses that the key of a user page forbids, bits 1 << enum mmu_access; SDM vol. 3 §4.6.2. Supervisor writes are forbidden
+ * only with CR0.WP. */
+static u32 key_forbids(const struct vcpu *c, const struct walk *w, bool user_mode)
+{
+    u32 rights = c->s.pkru >> w->key * 2; /* AD, WD */
+
+    if (!(c->s.cr4 & CR4_PKE) || !long_mode(c) || !w->user)
+        return 0;
+    if (rights & 1)
+        return 1u << MMU_READ | 1u << MMU_WRITE;
+    return rights & 2 && (user_mode || c->s.cr0 & CR0_WP) ? 1u << MMU_WRITE : 0;
+}
+
 /* Which accesses the set `mmu` may make of a page found: bits 1 << enum mmu_access. */
 static u32 walk_allows(const struct vcpu *c, const struct walk *w, int mmu)
 {
@@ -171,6 +186,7 @@ static u32 walk_allows(const struct vcpu *c, const struct walk *w, int mmu)
         return allowed;
     if (w->nx)
         allowed &= ~(1u << MMU_FETCH);
+    allowed &= ~key_forbids(c, w, user_mode);
     if (user_mode) {
         if (!w->user)
             return 0;
@@ -218,6 +234,7 @@ static bool walk_mark(struct vcpu *c, struct walk *w, bool write)
 static _Noreturn void walk_fault(struct vcpu *c, const struct walk *w, u64 gva, enum mmu_access access, int mmu)
 {
     u32 error = w->present || w->reserved ? PF_P : 0;
+    bool user_mode = mmu == MMU_USER || mmu == MMU_ALIGN;
 
     if (trace_on(MMU)) {
         ext_save(c);
@@ -230,8 +247,10 @@ static _Noreturn void walk_fault(struct vcpu *c, const struct walk *w, u64 gva, 
     if (access == MMU_WRITE)
         error |= PF_W;
     /* an implicit supervisor access at CPL 3 is made through a supervisor set */
-    if (mmu == MMU_USER || mmu == MMU_ALIGN)
+    if (user_mode)
         error |= PF_U;
+    if (w->present && !w->reserved && key_forbids(c, w, user_mode) >> access & 1)
+        error |= PF_PK;
     if (access == MMU_FETCH && (c->s.cr4 & CR4_SMEP || (c->s.cr4 & CR4_PAE && c->s.efer & EFER_NXE)))
         error |= PF_I;
     raise_page_fault(c, gva, error);
@@ -352,6 +371,15 @@ void mmu_load_pdptes(struct vcpu *c, u64 cr3)
     }
     for (int n = 0; n < 4; n++)
         c->s.pdpte[n] = pdpte[n];
+}
+
+void mmu_load_pkru(struct vcpu *c, u32 pkru)
+{
+    bool changed = pkru != c->s.pkru;
+
+    c->s.pkru = pkru;
+    if (changed && c->s.cr4 & CR4_PKE)
+        tlb_flush(c);
 }
 
 void mmu_load_cr3(struct vcpu *c, u64 cr3)

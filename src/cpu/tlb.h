@@ -60,6 +60,8 @@ bool mmu_translate_debug(struct vcpu *c, u64 gva, u64 *gpa);
 
 /* MOV to CR3 and friends: loads PDPTEs in PAE mode (raises #GP(0) on reserved bits) and flushes as the manual says. */
 void mmu_load_cr3(struct vcpu *c, u64 cr3);
+/* WRPKRU and XRSTOR: the rights of protection keys are part of what the TLB holds. */
+void mmu_load_pkru(struct vcpu *c, u32 pkru);
 /* Reloads the PDPTEs when CR0/CR4 changed to PAE paging; raises #GP(0). `cr3` is the value to use. */
 void mmu_load_pdptes(struct vcpu *c, u64 cr3);
 

@@ -433,7 +433,7 @@ static void restore_apply(struct vcpu *c, const struct restore *r)
         if (r->rfbm >> n & 1 && ext_components[n].size)
             restore_component(c, r, n);
     if (r->rfbm & BIT(XCOMP_PKRU))
-        c->s.pkru = r->load & BIT(XCOMP_PKRU) ? load32(r->area + ext_components[XCOMP_PKRU].offset) : 0;
+        mmu_load_pkru(c, r->load & BIT(XCOMP_PKRU) ? load32(r->area + ext_components[XCOMP_PKRU].offset) : 0);
 }
 
 static void xrstor(struct vcpu *c, const struct insn *i, bool wide)

@@ -242,8 +242,10 @@ static void xcr0_rules(void **unused)
     assert_int_equal(RUN("\x0f\x01\xd1"), EXC_GP);
     c->s.gpr[RAX] = 0x27;
     assert_int_equal(RUN("\x0f\x01\xd1"), EXC_GP);
-    c->s.gpr[RAX] = 0x200 | 3;
+    c->s.gpr[RAX] = 0x100 | 3; /* processor trace is XSS's */
     assert_int_equal(RUN("\x0f\x01\xd1"), EXC_GP);
+    c->s.gpr[RAX] = 0x200 | 3; /* PKRU */
+    assert_int_equal(RUN("\x0f\x01\xd1"), best & 0x200 ? -1 : EXC_GP);
     c->s.gpr[RAX] = best;
     assert_int_equal(RUN("\x0f\x01\xd1"), -1);
     assert_int_equal(RUN("\x0f\x01\xd0"), -1); /* XGETBV */
