@@ -19,7 +19,7 @@ static struct tlb_entry *tlb_get(struct vcpu *c, u64 gva, enum mmu_access access
     struct tlb_entry *t = tlb_entry(c, mmu, gva);
     u64 tag = entry_tag(t, access);
 
-    if (!(tag & TLB_INVALID) && (tag & PAGE_MASK) == (gva & PAGE_MASK))
+    if (!(tag & TLB_INVALID) && tlb_page(tag) == (gva & PAGE_MASK))
         return t;
     return tlb_fill(c, gva, access, mmu);
 }
@@ -91,7 +91,7 @@ static void code_written(struct vcpu *c, struct tlb_entry *t, const u8 *p, u32 s
     if (guest_memory_written(vcpu_memory(c), p, size) && c->insn)
         c->block_end = c->insn + 1; /* the running block may be the one: look it up again after this instruction */
     if (!code_lines_any(vcpu_memory(c), p))
-        t->write &= ~(u64)TLB_CODE;
+        t->write = tlb_slow(tlb_page(t->write), t->write & ~PAGE_MASK & ~(u64)TLB_CODE);
 }
 
 /* One access within a page. */
@@ -103,8 +103,8 @@ static u64 read_in_page(struct vcpu *c, u64 gva, int size, int mmu)
     if (tag & TLB_WATCH)
         check_watch(c, gva, (u32)size, false);
     if (tag & TLB_MMIO)
-        return device_read(c, t->gpa | (gva & ~PAGE_MASK), size);
-    return ram_read((const u8 *)(gva + t->addend), size);
+        return device_read(c, tlb_gpa(c->tlb, t) | (gva & ~PAGE_MASK), size);
+    return ram_read(tlb_hva(t, gva), size);
 }
 
 static void write_in_page(struct vcpu *c, u64 gva, int size, u64 val, int mmu)
@@ -115,11 +115,11 @@ static void write_in_page(struct vcpu *c, u64 gva, int size, u64 val, int mmu)
     if (tag & TLB_WATCH)
         check_watch(c, gva, (u32)size, true);
     if (tag & TLB_MMIO) {
-        device_write(c, t->gpa | (gva & ~PAGE_MASK), size, val);
+        device_write(c, tlb_gpa(c->tlb, t) | (gva & ~PAGE_MASK), size, val);
     } else if (!(tag & TLB_ROM)) {
-        ram_write((u8 *)(gva + t->addend), size, val);
+        ram_write(tlb_hva(t, gva), size, val);
         if (tag & TLB_CODE)
-            code_written(c, t, (const u8 *)(gva + t->addend), (u32)size);
+            code_written(c, t, tlb_hva(t, gva), (u32)size);
     }
 }
 
@@ -230,7 +230,7 @@ u8 *mem_direct(struct vcpu *c, u64 gva, u32 size, bool write)
     /* alignment checks are by operand size, which the vector unit knows better: #GP there, not #AC */
     if (entry_tag(t, access) & ~PAGE_MASK & ~(u64)TLB_CHECK)
         return NULL;
-    return (u8 *)(gva + t->addend);
+    return tlb_hva(t, gva);
 }
 
 static bool locked_insn(const struct vcpu *c)
@@ -250,7 +250,7 @@ void mem_rmw_begin_slow(struct vcpu *c, u64 gva, int size, struct mem_rmw *m)
     mem_probe_write(c, gva, (u32)size, c->mmu_index);
     t = tlb_get(c, gva, MMU_WRITE, c->mmu_index);
     if (!crosses_page(gva, (u32)size) && !(t->write & (TLB_MMIO | TLB_ROM))) {
-        m->p = (u8 *)(gva + t->addend);
+        m->p = tlb_hva(t, gva);
         return;
     }
     /* a locked operation on two pages is made atomic by stopping everybody else; pages are probed again, as others ran */

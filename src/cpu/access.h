@@ -22,7 +22,7 @@ static inline u64 mem_read_as(struct vcpu *c, u64 gva, int size, int mmu)
     const struct tlb_entry *t = tlb_entry(c, mmu, gva);
 
     if (likely(((gva + (u64)size - 1) & PAGE_MASK) == t->read)) {
-        const void *p = (const void *)(gva + t->addend);
+        const void *p = tlb_hva(t, gva);
 
         switch (size) {
         case 1: return *(const u8 *)p;
@@ -39,7 +39,7 @@ static inline void mem_write_as(struct vcpu *c, u64 gva, int size, u64 val, int 
     const struct tlb_entry *t = tlb_entry(c, mmu, gva);
 
     if (likely(((gva + (u64)size - 1) & PAGE_MASK) == t->write)) {
-        void *p = (void *)(gva + t->addend);
+        void *p = tlb_hva(t, gva);
 
         switch (size) {
         case 1: *(u8 *)p = (u8)val; break;
@@ -107,7 +107,7 @@ static inline void mem_rmw_begin(struct vcpu *c, u64 gva, int size, struct mem_r
     const struct tlb_entry *t = tlb_entry(c, c->mmu_index, gva);
 
     if (likely(((gva + (u64)size - 1) & PAGE_MASK) == t->write)) {
-        m->p = (u8 *)(gva + t->addend);
+        m->p = tlb_hva(t, gva);
         m->slow = false;
     } else {
         mem_rmw_begin_slow(c, gva, size, m);

@@ -95,7 +95,7 @@ static struct tlb_entry *fetch_entry(struct vcpu *c, u64 lin)
 {
     struct tlb_entry *t = tlb_entry(c, fetch_set(c), lin);
 
-    if ((t->fetch & ~(u64)TLB_MMIO) == (lin & PAGE_MASK))
+    if (t->fetch == (lin & PAGE_MASK) || t->fetch == tlb_slow(lin & PAGE_MASK, TLB_MMIO))
         return t;
     return tlb_fill(c, lin, MMU_FETCH, fetch_set(c));
 }
@@ -209,9 +209,9 @@ static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
 
         if (t->fetch & TLB_MMIO) {
             ext_save(c);
-            bytes[n] = (u8)c->group->config.bus.mmio_read(c->group->config.bus.ctx, t->gpa | (at & ~PAGE_MASK), 1);
+            bytes[n] = (u8)c->group->config.bus.mmio_read(c->group->config.bus.ctx, tlb_gpa(c->tlb, t) | (at & ~PAGE_MASK), 1);
         } else {
-            bytes[n] = *(const u8 *)(at + t->addend);
+            bytes[n] = *tlb_hva(t, at);
         }
         if (n + 1 >= room || t->fetch & TLB_MMIO)
             if (decode_insn(c, bytes, (int)n + 1, c->code_size, i))
@@ -225,11 +225,12 @@ static struct block *block_find_slow(struct vcpu *c, u64 lin)
 {
     struct tlb_entry *t = fetch_entry(c, lin);
     struct quick *q = &c->interp->quick[lin & (QUICK_SIZE - 1)];
-    const u8 *hva = (const u8 *)(lin + t->addend);
+    const u8 *hva;
     struct block *b;
 
     if (t->fetch & TLB_MMIO)
         return NULL;
+    hva = tlb_hva(t, lin);
     b = hash_find(c, hva);
     if (!b) {
         vector_make_room(c);

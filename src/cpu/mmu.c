@@ -283,15 +283,15 @@ static void check_canonical(struct vcpu *c, u64 gva)
 }
 
 /* Tag bits for what is at the page: RAM, ROM or a device. */
-static u64 tag_kind(struct vcpu *c, struct tlb_entry *t, u64 gva)
+static u64 tag_kind(struct vcpu *c, struct tlb_entry *t, u64 gpa)
 {
-    const struct ram_region *r = guest_memory_find(vcpu_memory(c), t->gpa);
+    const struct ram_region *r = guest_memory_find(vcpu_memory(c), gpa);
 
-    if (!r || lapic_page(c, t->gpa)) {
-        t->addend = 0;
+    if (!r || lapic_page(c, gpa)) {
+        t->page = NULL;
         return TLB_MMIO;
     }
-    t->addend = (u64)(r->hva + (t->gpa - r->gpa)) - (gva & PAGE_MASK);
+    t->page = r->hva + (gpa - r->gpa);
     return r->readonly ? TLB_ROM : 0;
 }
 
@@ -308,22 +308,19 @@ static struct tlb_entry *tlb_store(struct vcpu *c, const struct walk *w, u64 gva
     struct tlb_entry *t = tlb_entry(c, mmu, gva);
     u64 page = gva & PAGE_MASK, kind;
 
-    t->gpa = w->gpa;
-    kind = tag_kind(c, t, gva);
+    tlb_origin(c->tlb, t)->gpa = w->gpa;
+    kind = tag_kind(c, t, w->gpa);
     if (mmu == MMU_ALIGN)
         kind |= TLB_CHECK;
     if (page_watched(c, gva))
         kind |= TLB_WATCH;
-    t->read = allowed & 1 << MMU_READ ? page | (kind & ~(u64)TLB_ROM) : TLB_INVALID;
-    t->fetch = allowed & 1 << MMU_FETCH ? page | (kind & TLB_MMIO) : TLB_INVALID;
-    t->write = TLB_INVALID;
-    if (allowed & 1 << MMU_WRITE && w->dirty) {
-        t->write = page | kind;
-        if (!(kind & TLB_MMIO) && code_lines_any(vcpu_memory(c), (const u8 *)(page + t->addend)))
-            t->write |= TLB_CODE;
-    }
-    if (!t->listed) {
-        t->listed = true;
+    t->read = tlb_slow(page, allowed & 1 << MMU_READ ? kind & ~(u64)TLB_ROM : TLB_INVALID);
+    t->fetch = tlb_slow(page, allowed & 1 << MMU_FETCH ? kind & TLB_MMIO : TLB_INVALID);
+    if (!(kind & TLB_MMIO) && code_lines_any(vcpu_memory(c), t->page))
+        kind |= TLB_CODE;
+    t->write = tlb_slow(page, allowed & 1 << MMU_WRITE && w->dirty ? kind : TLB_INVALID);
+    if (!tlb_origin(c->tlb, t)->listed) {
+        tlb_origin(c->tlb, t)->listed = true;
         c->tlb->fill[mmu][c->tlb->filled[mmu]++] = (u16)(t - c->tlb->set[mmu]);
     }
     c->tlb->large_pages |= w->large;

@@ -3,9 +3,10 @@
 
 #include "cpu/access.h"
 
-static void tlb_entry_drop(struct tlb_entry *t)
+/* `index` of the entry in its set. */
+static void tlb_entry_drop(struct tlb_entry *t, u64 index)
 {
-    t->read = t->write = t->fetch = TLB_INVALID;
+    t->read = t->write = t->fetch = tlb_slow(index << PAGE_SHIFT, TLB_INVALID);
 }
 
 static void fetch_changed(struct vcpu *c)
@@ -21,8 +22,8 @@ void tlb_init(struct vcpu *c)
     for (int set = 0; set < MMU_SETS; set++) {
         c->tlb->filled[set] = 0;
         for (int i = 0; i < TLB_ENTRIES; i++) {
-            tlb_entry_drop(&c->tlb->set[set][i]);
-            c->tlb->set[set][i].listed = false;
+            tlb_entry_drop(&c->tlb->set[set][i], (u64)i);
+            c->tlb->origin[set][i].listed = false;
         }
     }
 }
@@ -31,10 +32,10 @@ void tlb_flush(struct vcpu *c)
 {
     for (int set = 0; set < MMU_SETS; set++) {
         for (int n = 0; n < c->tlb->filled[set]; n++) {
-            struct tlb_entry *t = &c->tlb->set[set][c->tlb->fill[set][n]];
+            u16 index = c->tlb->fill[set][n];
 
-            tlb_entry_drop(t);
-            t->listed = false;
+            tlb_entry_drop(&c->tlb->set[set][index], index);
+            c->tlb->origin[set][index].listed = false;
         }
         c->tlb->filled[set] = 0;
     }
@@ -50,7 +51,7 @@ void tlb_flush_page(struct vcpu *c, u64 gva)
         return;
     }
     for (int set = 0; set < MMU_SETS; set++)
-        tlb_entry_drop(tlb_entry(c, set, gva));
+        tlb_entry_drop(tlb_entry(c, set, gva), gva >> PAGE_SHIFT & (TLB_ENTRIES - 1));
     fetch_changed(c);
 }
 
@@ -62,8 +63,8 @@ void tlb_protect_code(struct vcpu *c, const u8 *hva)
         for (int n = 0; n < c->tlb->filled[set]; n++) {
             struct tlb_entry *t = &c->tlb->set[set][c->tlb->fill[set][n]];
 
-            if (!(t->write & (TLB_INVALID | TLB_MMIO)) && (t->write & PAGE_MASK) + t->addend == page)
-                t->write |= TLB_CODE;
+            if (!(t->write & (TLB_INVALID | TLB_MMIO)) && (u64)t->page == page)
+                t->write = tlb_slow(tlb_page(t->write), (t->write & ~PAGE_MASK) | TLB_CODE);
         }
     }
 }

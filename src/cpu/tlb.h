@@ -1,8 +1,9 @@
 /* Translation look-aside buffer: guest-virtual pages to pointers into guest RAM, with separate tags for reading, writing and
  * fetching. SDM vol. 3 §4.10.
  *
- * Dropping an entry early is always legal, late never. A tag is the page's address, with bits below PAGE_SIZE set where
- * an access must take the slow path; an unused tag can match no address. */
+ * Dropping an entry early is always legal, late never. A tag is the page's address. Where an access must take the slow path
+ * low bits say why, and the lowest bit of the page number is turned over: the addresses that look into an entry agree in
+ * that bit, so such a tag matches none of them, and one comparison tells (see tlb_slow). */
 #ifndef CPU_TLB_H
 #define CPU_TLB_H
 #include "cpu/vcpu_state.h"
@@ -29,9 +30,13 @@ enum { /* low bits of a tag */
 
 struct tlb_entry {
     u64 read, write, fetch; /* tags */
-    u64 addend;             /* hva - gva */
-    u64 gpa;                /* of the page */
-    bool listed;            /* in tlb.fill */
+    u8 *page;               /* where the page is in this process; NULL: a device */
+};
+
+/* What only the slow paths ask of an entry. */
+struct tlb_origin {
+    u64 gpa;     /* of the page */
+    bool listed; /* in tlb.fill */
 };
 
 struct tlb {
@@ -40,7 +45,35 @@ struct tlb {
     u16 fill[MMU_SETS][TLB_ENTRIES]; /* which */
     bool large_pages;     /* some entry is a piece of a large page */
     struct tlb_entry set[MMU_SETS][TLB_ENTRIES];
+    struct tlb_origin origin[MMU_SETS][TLB_ENTRIES];
 };
+
+/* The tag for `page` whose accesses are slow for the reasons given; none: the page itself. */
+static inline u64 tlb_slow(u64 page, u64 reasons)
+{
+    return reasons ? (page ^ PAGE_SIZE) | reasons : page;
+}
+
+/* The page that a tag is about, for a used entry. */
+static inline u64 tlb_page(u64 tag)
+{
+    return tag & ~PAGE_MASK ? (tag & PAGE_MASK) ^ PAGE_SIZE : tag;
+}
+
+static inline struct tlb_origin *tlb_origin(struct tlb *tlb, const struct tlb_entry *t)
+{
+    return &tlb->origin[0][t - tlb->set[0]];
+}
+static inline u64 tlb_gpa(const struct tlb *tlb, const struct tlb_entry *t)
+{
+    return tlb->origin[0][t - tlb->set[0]].gpa;
+}
+
+/* Where gva is in this process; the entry is that of its page, and of RAM. */
+static inline u8 *tlb_hva(const struct tlb_entry *t, u64 gva)
+{
+    return t->page + (gva & ~PAGE_MASK);
+}
 
 void tlb_init(struct vcpu *c);                /* once, before any use */
 void tlb_flush(struct vcpu *c);               /* everything */

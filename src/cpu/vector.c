@@ -61,7 +61,7 @@ FLATTENED void run_memory(struct vcpu *c, const struct insn *i, enum vector_clas
     t = tlb_entry(c, c->mmu_index, gva);
     if (likely(((gva + op->size - 1) & PAGE_MASK) == (write ? t->write : t->read) && !(c->seg_check >> i->seg & 1))) {
         ext_load(c);
-        fsw = op->run((void *)(gva + t->addend), c);
+        fsw = op->run(tlb_hva(t, gva), c);
     } else {
         fsw = vector_run_slow(c, i, op);
     }
