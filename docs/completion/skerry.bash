@@ -10,7 +10,7 @@ _skerry()
         --cpu-engine) words='auto interp jit kvm' ;;
         --cpu-model) words='x86-64-v2 x86-64-v3 x86-64-v4 host 486 pentium' ;;
         --net) words='user none' ;;
-        --device) words='rng balloon virtio-console debugcon debug-exit' ;;
+        --device) words='rng balloon virtio-console debugcon debug-exit pc-testdev pci-testdev' ;;
         --serial) words='stdio none' ;;
         --dump) words='guest' ;;
         help) words='run image' ;;

@@ -7,6 +7,7 @@
 #include "board/pc_boot.h"
 #include "board/pc_map.h"
 #include "dev/debugcon.h"
+#include "dev/fw_cfg.h"
 #include "dev/hpet.h"
 #include "dev/i440fx_host.h"
 #include "dev/i8042_kbc.h"
@@ -16,6 +17,8 @@
 #include "dev/isa_debug_exit.h"
 #include "dev/mc146818_rtc.h"
 #include "dev/ns16550_uart.h"
+#include "dev/pc_testdev.h"
+#include "dev/pci_testdev.h"
 #include "dev/piix3_isa.h"
 #include "dev/piix4_pm.h"
 #include "dev/virtio_balloon.h"
@@ -141,6 +144,27 @@ static void bridges_add(struct pc *pc)
     pc->pm = piix4_pm_create(m, PC_SLOT_ISA, PC_FUNCTION_PM, PC_PORT_SMI_COMMAND, &sci);
 }
 
+/* What firmware asks first; the items are those that a direct kernel boot can use. */
+static void fw_cfg_fill(struct machine *m)
+{
+    struct device *fw_cfg = fw_cfg_create(m, PC_PORT_FW_CFG);
+
+    fw_cfg_add(fw_cfg, FW_CFG_RAM_SIZE, m->config.ram_size, 8);
+    fw_cfg_add(fw_cfg, FW_CFG_NB_CPUS, (u64)m->config.cpu_count, 2);
+    fw_cfg_add(fw_cfg, FW_CFG_MAX_CPUS, (u64)m->config.cpu_count, 2);
+}
+
+/* Lines 0 to 15 are the ISA interrupts but for 2, the PICs' cascade; the others are inputs of the I/O APIC alone. */
+static void pc_testdev_add(struct pc *pc)
+{
+    struct irq line[PC_TESTDEV_LINES];
+
+    for (int n = 0; n < PC_TESTDEV_LINES; n++)
+        line[n] = n < 16 ? isa_irq(pc, n) : (struct irq){.set = ioapic_82093aa_set, .ctx = pc->ioapic, .pin = n};
+    line[2] = (struct irq){0};
+    pc_testdev_create(pc->dev.machine, line);
+}
+
 static void isa_devices_add(struct pc *pc, const struct pc_config *config)
 {
     struct machine *m = pc->dev.machine;
@@ -150,6 +174,9 @@ static void isa_devices_add(struct pc *pc, const struct pc_config *config)
     i8042_kbc_create(m, PC_PORT_KBC_DATA, PC_PORT_KBC_COMMAND, PC_PORT_CONTROL_A, &keyboard, &mouse);
     if (config->serial)
         ns16550_uart_create(m, PC_PORT_COM1, &com1, config->serial);
+    fw_cfg_fill(m);
+    if (config->pc_testdev)
+        pc_testdev_add(pc); /* before the debug console, whose port lies among its own */
     if (config->debugcon)
         debugcon_create(m, PC_PORT_DEBUGCON, config->debugcon);
     if (config->debug_exit)
@@ -170,6 +197,8 @@ static void pci_devices_add(struct pc *pc, const struct pc_config *config)
         virtio_rng_create(m);
     if (config->balloon)
         virtio_balloon_create(m);
+    if (config->pci_testdev)
+        pci_testdev_create(m);
 }
 
 /* Offsets in the backing are guest-physical addresses, with what lies above the hole moved down to its start. */

@@ -21,6 +21,7 @@ struct pc_config {
     struct console *virtio_console; /* NULL: none */
     struct console *debugcon;    /* port 0xE9; NULL: none */
     bool debug_exit;             /* isa-debug-exit at 0xF4 */
+    bool pc_testdev, pci_testdev; /* for test guests */
     bool rng, balloon;
 };
 

@@ -39,6 +39,7 @@ enum {
     PC_PORT_DEBUG_EXIT = 0xf4,
     PC_PORT_COM1 = 0x3f8,
     PC_PORT_ELCR = 0x4d0,
+    PC_PORT_FW_CFG = 0x510,
     PC_PORT_PM = 0x600,
     PC_PORT_RESET = 0xcf9,
     PC_PORT_PCI_BARS = 0xc000, /* to the end of the space */

@@ -230,9 +230,10 @@ static int set_serial(void *ctx, const char *value, struct err *e)
 
 static int add_device(void *ctx, const char *value, struct err *e)
 {
-    static const char *const names[] = {"debug-exit", "rng", "balloon", "debugcon", "virtio-console", NULL};
+    static const char *const names[] = {"debug-exit",  "pc-testdev", "pci-testdev",    "rng",
+                                        "balloon",     "debugcon",   "virtio-console", NULL};
     struct vm_config *c = ctx;
-    bool *const plain[] = {&c->debug_exit, &c->rng, &c->balloon};
+    bool *const plain[] = {&c->debug_exit, &c->pc_testdev, &c->pci_testdev, &c->rng, &c->balloon};
     struct vm_console *const console[] = {&c->debugcon, &c->virtio_console};
     const char *target = strchr(value, '=');
     char name[32];
@@ -296,7 +297,8 @@ static const struct option_spec options[] = {
     {"cpu-model", 0, "NAME", set_model,
      "the CPU that the guest sees: x86-64-v2, x86-64-v3,\n"
      "x86-64-v4, host, 486, pentium; default: the best that\n"
-     "this host can back"},
+     "this host can back. After commas: +FEATURE, -FEATURE,\n"
+     "vendor=NAME, phys-bits=N"},
     {"net", 0, "KIND", set_net,
      "user (the default): the guest reaches the network through\n"
      "the host's; none: no network card"},
@@ -310,7 +312,8 @@ static const struct option_spec options[] = {
     {"device", 0, "NAME", add_device,
      "an extra device; again for more: rng, balloon,\n"
      "virtio-console[=WHERE], debugcon[=WHERE] (output of port\n"
-     "0xE9), debug-exit (port 0xF4 ends the VM). WHERE as for\n"
+     "0xE9), debug-exit (port 0xF4 ends the VM), pc-testdev,\n"
+     "pci-testdev (QEMU's, for test guests). WHERE as for\n"
      "--serial, stdio if left out"},
     {"no-reboot", 0, NULL, set_no_reboot, "end the VM where the guest would reset"},
     {"timeout", 0, "SECONDS", set_timeout, "end the VM after that time"},

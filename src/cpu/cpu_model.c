@@ -7,7 +7,7 @@
  * units show their vendor's habits (the approximations of RCPPS, for one).
  *
  * No model shows VMX, SVM, SGX, TSX, CET, AMX, MPX, XSAVES, supervisor protection keys, LA57, performance counters or MONITOR. */
-#include "cpu/cpuid.h"
+#include "cpu/cpu_model_switches.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -241,6 +241,15 @@ static void features_needed(const struct cpu_model_def *def, struct feature_set 
     }
 }
 
+static void features_switch(const struct cpu_model_switches *switches, struct feature_set *need,
+                            struct feature_set *extra)
+{
+    for (int n = 0; n < FEATURE_WORDS; n++) {
+        need->bits[n] = (need->bits[n] | switches->add[n]) & ~switches->drop[n];
+        extra->bits[n] &= ~switches->drop[n];
+    }
+}
+
 /* The first needed feature that is not backed, or -1. */
 static int feature_missing(const struct feature_set *need, const struct feature_set *backed)
 {
@@ -250,7 +259,7 @@ static int feature_missing(const struct feature_set *need, const struct feature_
     return -1;
 }
 
-static void vendor_set(struct cpu_model *m, const struct cpu_model_def *def)
+static void vendor_set(struct cpu_model *m, const struct cpu_model_def *def, const char *vendor)
 {
     u32 out[4];
 
@@ -260,6 +269,8 @@ static void vendor_set(struct cpu_model *m, const struct cpu_model_def *def)
     memcpy(m->vendor + 8, &out[2], 4);
     if (def->max_basic < 0x16) /* the older models are Intel's, and carry its signatures */
         memcpy(m->vendor, "GenuineIntel", 12);
+    if (*vendor)
+        memcpy(m->vendor, vendor, 12);
     m->amd = !memcmp(m->vendor, "AuthenticAMD", 12) || !memcmp(m->vendor, "HygonGenuine", 12);
 }
 
@@ -332,18 +343,19 @@ static void brand_set(struct cpu_model *m)
     memcpy(m->brand, text, sizeof(m->brand));
 }
 
-static struct cpu_model *model_make(const struct cpu_model_def *def, const struct feature_set *need,
-                                    const struct feature_set *extra, const struct feature_set *backed)
+static struct cpu_model *model_make(const struct cpu_model_def *def, const struct cpu_model_switches *switches,
+                                    const struct feature_set *need, const struct feature_set *extra,
+                                    const struct feature_set *backed)
 {
     struct cpu_model *m = calloc(1, sizeof(*m));
 
     if (!m)
         return NULL;
     snprintf(m->name, sizeof(m->name), "%s", def->name);
-    m->phys_bits = def->phys_bits;
+    m->phys_bits = switches->phys_bits ? switches->phys_bits : def->phys_bits;
     m->max_basic = def->max_basic;
     m->max_extended = def->max_extended;
-    vendor_set(m, def);
+    vendor_set(m, def, switches->vendor);
     if (m->amd && m->max_extended)
         m->max_extended = 0x80000021;
     signature_set(m, def);
@@ -355,19 +367,21 @@ static struct cpu_model *model_make(const struct cpu_model_def *def, const struc
 }
 
 /* -ENOTSUP with the missing feature's number in *ret_missing. */
-static int model_try(const struct cpu_model_def *def, struct cpu_model **ret, int *ret_missing)
+static int model_try(const struct cpu_model_def *def, const struct cpu_model_switches *switches,
+                     struct cpu_model **ret, int *ret_missing)
 {
     struct feature_set need = {{0}}, extra = {{0}}, backed = backed_features();
     struct cpu_model *m;
     int missing;
 
     features_needed(def, &need, &extra);
+    features_switch(switches, &need, &extra);
     missing = feature_missing(&need, &backed);
     if (missing >= 0) {
         *ret_missing = missing;
         return -ENOTSUP;
     }
-    m = model_make(def, &need, &extra, &backed);
+    m = model_make(def, switches, &need, &extra, &backed);
     if (!m)
         return -ENOMEM;
     *ret = m;
@@ -403,19 +417,23 @@ static int model_create_error(const char *name, int r, int missing, struct err *
 
 int cpu_model_create(const struct cpu_model_name *name, struct cpu_model **ret, struct err *e)
 {
+    struct cpu_model_switches switches;
     const struct cpu_model_def *def;
-    int missing = 0, r = -ENOTSUP;
+    int missing = 0, r = cpu_model_switches_parse(name->text, &switches, e);
 
-    if (name->text[0]) {
-        def = model_find(name->text);
+    if (r)
+        return r;
+    if (switches.name[0]) {
+        def = model_find(switches.name);
         if (!def)
-            return unknown_model(name->text, e);
-        r = model_try(def, ret, &missing);
+            return unknown_model(switches.name, e);
+        r = model_try(def, &switches, ret, &missing);
         return r ? model_create_error(name->text, r, missing, e) : 0;
     }
+    r = -ENOTSUP;
     for (size_t n = 0; r == -ENOTSUP && n < ARRAY_SIZE(default_models); n++)
-        r = model_try(default_models[n], ret, &missing);
-    return r ? model_create_error("x86-64-v2", r, missing, e) : 0;
+        r = model_try(default_models[n], &switches, ret, &missing);
+    return r ? model_create_error(name->text[0] ? name->text : "x86-64-v2", r, missing, e) : 0;
 }
 
 void cpu_model_free(struct cpu_model *m)

@@ -15,7 +15,7 @@
 enum cpu_engine { CPU_ENGINE_AUTO, CPU_ENGINE_INTERP, CPU_ENGINE_JIT, CPU_ENGINE_KVM };
 
 struct cpu_model_name {
-    char text[32]; /* "host", "x86-64-v3", …; empty: the best that the host can back */
+    char text[256]; /* "host", "x86-64-v3,-x2apic", …; empty: the best that the host can back; see cpu_model_switches.h */
 };
 
 struct vcpu;

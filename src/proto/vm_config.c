@@ -25,6 +25,8 @@ static const struct json_field config_fields[] = {
     FIELD(struct vm_config, append, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, net, BOOL, 0, 0),
     FIELD(struct vm_config, debug_exit, BOOL, 0, 0),
+    FIELD(struct vm_config, pc_testdev, BOOL, 0, 0),
+    FIELD(struct vm_config, pci_testdev, BOOL, 0, 0),
     FIELD(struct vm_config, rng, BOOL, 0, 0),
     FIELD(struct vm_config, balloon, BOOL, 0, 0),
     FIELD(struct vm_config, no_reboot, BOOL, 0, 0),

@@ -12,7 +12,7 @@
 #define VM_FORWARDS_MAX 64
 #define VM_TEXT_MAX 4096 /* bytes of a path or a kernel command line */
 #define VM_SERIAL_MAX 20 /* bytes of a disk's serial number, as virtio-blk has room for */
-#define VM_MODEL_MAX 31
+#define VM_MODEL_MAX 255
 #define VM_MEMORY_MIN MIB(1)
 #define VM_MEMORY_MAX (MIB(1) << 20) /* 1 TiB */
 
@@ -57,7 +57,7 @@ struct vm_config {
     struct vm_forward forward[VM_FORWARDS_MAX];
     int forward_count;
     struct vm_console serial, virtio_console, debugcon; /* NONE: the device is absent */
-    bool debug_exit, rng, balloon;
+    bool debug_exit, pc_testdev, pci_testdev, rng, balloon;
     bool no_reboot;
     u64 timeout_ms; /* 0: none */
     char *trace;    /* list of trace categories, NULL: none */

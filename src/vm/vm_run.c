@@ -99,6 +99,8 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
         .virtio_console = r->resources.virtio_console,
         .debugcon = r->resources.debugcon,
         .debug_exit = c->debug_exit,
+        .pc_testdev = c->pc_testdev,
+        .pci_testdev = c->pci_testdev,
         .rng = c->rng,
         .balloon = c->balloon,
     };

@@ -65,7 +65,12 @@ static void disk_create_and_open(struct event_loop *loop)
 struct machine *pc_fixture(u64 ram_size, int cpus)
 {
     static const u8 mac[6] = {2, 0, 0, 0, 0, 1};
-    struct pc_config config = {.debug_exit = true, .rng = true, .balloon = true, .disk_count = 1};
+    struct pc_config config = {.debug_exit = true,
+                               .pc_testdev = true,
+                               .pci_testdev = true,
+                               .rng = true,
+                               .balloon = true,
+                               .disk_count = 1};
     struct machine *m = NULL;
     struct err e;
 

@@ -75,6 +75,43 @@ static void default_is_one_of_the_levels(void **unused)
     cpu_fixture_free(&f);
 }
 
+static void switches_change_the_model(void **unused)
+{
+    with_model("x86-64-v2,-x2apic,-tsc-deadline,+FSRM,vendor=AuthenticAMD,phys-bits=40", 1);
+    ask(0, 0);
+    assert_memory_equal(&out[EBX], "Auth", 4);
+    ask(1, 0);
+    assert_false(out[ECX] >> 21 & 1);
+    assert_false(out[ECX] >> 24 & 1);
+    assert_true(out[ECX] >> 20 & 1);
+    ask(0x80000008, 0);
+    assert_int_equal(out[EAX] & 0xff, 40);
+    cpu_fixture_free(&f);
+    with_model("-pcid", 1); /* of the best model */
+    ask(1, 0);
+    assert_false(out[ECX] >> 17 & 1);
+    assert_false(f.c->group->model->cr4_mask & CR4_PCIDE);
+    cpu_fixture_free(&f);
+}
+
+static void bad_switches_are_refused(void **unused)
+{
+    static const char *const bad[] = {"x86-64-v2,+nonsense", "x86-64-v2,x2apic",    "host,vendor=me",
+                                      "host,phys-bits=53",   "host,phys-bits=4x",   "+",
+                                      "x86-64-v2,,",         "-fpu,vendor=",        "host,phys-bits="};
+    struct cpu_model *m = NULL;
+    struct err e;
+
+    for (size_t n = 0; n < ARRAY_SIZE(bad); n++) {
+        struct cpu_model_name name;
+
+        snprintf(name.text, sizeof(name.text), "%s", bad[n]);
+        assert_int_equal(cpu_model_create(&name, &m, &e), -EINVAL);
+        assert_non_null(strstr(e.text, "--cpu-model"));
+    }
+    assert_null(m);
+}
+
 static void shows_what_it_has(void **unused)
 {
     with_model("x86-64-v2", 1);
@@ -229,6 +266,8 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(unknown_model_lists_all),
                                        cmocka_unit_test(listed_models_exist),
                                        cmocka_unit_test(default_is_one_of_the_levels),
+                                       cmocka_unit_test(switches_change_the_model),
+                                       cmocka_unit_test(bad_switches_are_refused),
                                        cmocka_unit_test(shows_what_it_has),
                                        cmocka_unit_test(ecx_matters_only_where_there_are_subleaves),
                                        cmocka_unit_test(follows_the_state),

@@ -133,7 +133,7 @@ static void identifiers_are_unique(void **unused)
 static void round_trip(void **unused)
 {
     for (unsigned seed = 1; seed <= 8; seed++) {
-        static u8 again[65536];
+        static u8 again[131072];
 
         poke(seed);
         parts_save();

@@ -100,7 +100,8 @@ static void pci_is_programmed(void **unused)
         const struct pci_device *d = pci_device_at(m, slot, 0);
 
         assert_non_null(d);
-        assert_int_equal(d->ps.config[PCI_INTERRUPT_LINE], ((slot & 3) < 2) ? 10 : 11);
+        if (d->ps.config[PCI_INTERRUPT_PIN])
+            assert_int_equal(d->ps.config[PCI_INTERRUPT_LINE], ((slot & 3) < 2) ? 10 : 11);
         for (int bar = 0; bar < PCI_BARS; bar++) {
             assert_int_equal(d->bar[bar].mapped, d->bar[bar].size != 0);
             if (d->bar[bar].mapped && !d->bar[bar].io)

@@ -86,11 +86,11 @@ static void devices_take_targets(void **unused)
 {
     struct vm_config c;
     struct err e;
-    static const char line[] = "--device rng --device balloon --device debug-exit --device debugcon=log "
+    static const char line[] = "--device rng --device pc-testdev --device pci-testdev --device balloon --device debug-exit --device debugcon=log "
                                "--device virtio-console";
 
     assert_int_equal(parse(line, &c, &e), 0);
-    assert_true(c.rng && c.balloon && c.debug_exit);
+    assert_true(c.rng && c.pc_testdev && c.pci_testdev && c.balloon && c.debug_exit);
     assert_int_equal(c.debugcon.kind, VM_CONSOLE_FILE);
     assert_string_equal(c.debugcon.path, "log");
     assert_int_equal(c.virtio_console.kind, VM_CONSOLE_STDIO);

@@ -13,7 +13,7 @@
 
 static const char *const all_keys =
     "{\"memory\":1073741824,\"cpus\":16,\"engine\":\"interp\",\"cpu_model\":\"host\",\"kernel\":\"k\",\"initrd\":\"i\","
-    "\"append\":\"a b\",\"net\":true,\"debug_exit\":true,\"rng\":true,\"balloon\":true,\"no_reboot\":true,"
+    "\"append\":\"a b\",\"net\":true,\"debug_exit\":true,\"pc_testdev\":true,\"pci_testdev\":true,\"rng\":true,\"balloon\":true,\"no_reboot\":true,"
     "\"timeout_ms\":1500,\"trace\":\"pit,irq\",\"dump\":\"guest\","
     "\"disks\":[{\"path\":\"d0\",\"format\":\"qcow2\",\"readonly\":true,\"snapshot\":false,\"serial\":\"s\"},"
     "{\"path\":\"d1\",\"format\":\"auto\",\"readonly\":false,\"snapshot\":true}],"
@@ -68,6 +68,8 @@ static void absent_keys_keep_the_defaults(void **unused)
     vm_config_free(&c);
 }
 
+#define SIXTY_FOUR "0123456789012345678901234567890123456789012345678901234567890123"
+
 /* Each is refused with a sentence that holds the second text. */
 static const char *const refused[][2] = {
     {"", "not JSON"},
@@ -89,7 +91,7 @@ static const char *const refused[][2] = {
     {"{\"kernel\":\"k\",\"net\":1}", "'net' must be true or false"},
     {"{\"kernel\":\"k\",\"engine\":\"fast\"}", "'engine'"},
     {"{\"kernel\":\"k\",\"engine\":null}", "'engine'"},
-    {"{\"kernel\":\"k\",\"cpu_model\":\"0123456789012345678901234567890123456789\"}", "longer than 31"},
+    {"{\"kernel\":\"k\",\"cpu_model\":\"" SIXTY_FOUR SIXTY_FOUR SIXTY_FOUR SIXTY_FOUR "\"}", "longer than 255"},
     {"{\"kernel\":\"k\",\"disks\":{}}", "'disks' must be a list"},
     {"{\"kernel\":\"k\",\"disks\":[{},{},{},{},{},{},{},{},{}]}", "at most 8"},
     {"{\"kernel\":\"k\",\"disks\":[7]}", "'disks': not a JSON object"},
