@@ -3,6 +3,7 @@
 #include "cpu/access.h"
 
 #include "base/trace.h"
+#include "cpu/debug_points.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
 #include "cpu/world.h"
@@ -31,7 +32,7 @@ static void check_alignment(struct vcpu *c, u64 gva, u32 size, int mmu)
 }
 
 /* Data breakpoints: a trap after the instruction. DR7 R/W field: 1 writes, 3 reads and writes. SDM vol. 3 §17.2. */
-static void check_watch(struct vcpu *c, u64 gva, u32 size, bool write)
+static void check_breakpoints(struct vcpu *c, u64 gva, u32 size, bool write)
 {
     for (int n = 0; n < 4; n++) {
         u64 kind = c->s.dr[7] >> (16 + n * 4) & 3, len = (c->s.dr[7] >> (18 + n * 4) & 3);
@@ -45,6 +46,13 @@ static void check_watch(struct vcpu *c, u64 gva, u32 size, bool write)
             c->block_end = c->insn ? c->insn + 1 : c->block_end;
         }
     }
+}
+
+/* An access to a page that the guest or a debugger watches. */
+static void check_watch(struct vcpu *c, u64 gva, u32 size, bool write)
+{
+    check_breakpoints(c, gva, size, write);
+    debug_watch_check(c, gva, size, write ? DEBUG_WRITE : DEBUG_READ);
 }
 
 static u64 device_read(struct vcpu *c, u64 gpa, int size)
@@ -282,8 +290,10 @@ void mem_rmw_end_slow(struct vcpu *c, struct mem_rmw *m)
         return;
     }
     t = tlb_entry(c, c->mmu_index, m->gva);
-    if (t->write & TLB_WATCH)
+    if (t->write & TLB_WATCH) {
         check_watch(c, m->gva, (u32)m->size, true);
+        debug_watch_check(c, m->gva, (u32)m->size, DEBUG_READ);
+    }
     if (t->write & TLB_CODE)
         code_written(c, t, m->p, (u32)m->size);
 }

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "cpu/access.h"
+#include "cpu/debug_points.h"
 #include "cpu/decode.h"
 #include "cpu/dump.h"
 #include "cpu/engine.h"
@@ -169,9 +170,12 @@ static struct block *block_decode(struct vcpu *c, const u8 *hva)
     b->code_size = c->code_size;
     b->version_now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
     while (at < room && i < b->insn + BLOCK_INSNS_MAX) {
-        u32 version = code_mark(c, hva + at, MIN(room - at, 15));
+        u32 version;
         int len;
 
+        if (at && debug_may_break(c, (u64)(hva + at)))
+            break;
+        version = code_mark(c, hva + at, MIN(room - at, 15));
         if (!at)
             b->version = version;
         len = decode_insn(c, hva + at, (int)MIN(room - at, 15), c->code_size, i);
@@ -221,8 +225,23 @@ static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
     return i;
 }
 
+/* What a breakpoint of the debugger's raises; no guest ever sees it. */
+#define FAULT_DEBUG_STOP 0xff
+
+/* Leaves before the instruction at lin if the debugger has a breakpoint there. Such an address is in no quick entry, so that
+ * every visit comes here. True: it has one, which is to be passed. */
+static bool debug_break_check(struct vcpu *c, u64 lin)
+{
+    if (debug_breaks_at(c, lin)) {
+        debug_stopped(c, DEBUG_BREAK, lin, DEBUG_EXECUTE);
+        raise_fault(c, FAULT_DEBUG_STOP);
+    }
+    return debug_code_point(c, lin);
+}
+
 static struct block *block_find_slow(struct vcpu *c, u64 lin)
 {
+    bool break_here = debug_may_break(c, lin) && debug_break_check(c, lin);
     struct tlb_entry *t = fetch_entry(c, lin);
     struct quick *q = &c->interp->quick[lin & (QUICK_SIZE - 1)];
     const u8 *hva;
@@ -236,7 +255,7 @@ static struct block *block_find_slow(struct vcpu *c, u64 lin)
         vector_make_room(c);
         b = block_decode(c, hva);
     }
-    if (b)
+    if (b && !break_here)
         *q = (struct quick){.lin = lin, .key = c->fetch_key, .block = b};
     return b;
 }
@@ -332,8 +351,10 @@ static void step_careful(struct vcpu *c)
 {
     bool debug_shadow = c->s.debug_shadow, trap = c->s.rflags & FLAG_TF;
     bool resume = c->s.rflags & FLAG_RF;
-    u64 hits = code_breakpoints(c, fetch_linear(c));
+    u64 lin = fetch_linear(c), hits = code_breakpoints(c, lin);
 
+    if (debug_may_break(c, lin))
+        debug_break_check(c, lin); /* now, while nothing has changed */
     if (hits && !resume && !debug_shadow) {
         c->s.dr[6] = (c->s.dr[6] & ~0xfull) | hits;
         raise_fault(c, EXC_DB);
@@ -412,6 +433,9 @@ static void fault_rewind(struct vcpu *c)
 static void fault_caught(struct vcpu *c)
 {
     fault_rewind(c);
+    if (unlikely(c->fault_vector == FAULT_DEBUG_STOP))
+        return;
+    debug_watch_forget(c);
     exception_handle_fault(c);
 }
 
@@ -451,6 +475,32 @@ void interp_step(struct vcpu *c)
         fault_caught(c);
     else
         step_events_and_insn(c);
+}
+
+static void debug_step(struct vcpu *c, bool events)
+{
+    u64 rip = c->s.gpr[RIP];
+    u16 cs = c->s.seg_sel[SEG_CS];
+    u32 bits = __atomic_fetch_or(&c->attention, ATTN_STEP, __ATOMIC_SEQ_CST);
+
+    if (bits & ATTN_FLUSH)
+        vcpu_flush_if_asked(c);
+    if (events && bits & ATTN_EVENT)
+        vcpu_events_deliver(c);
+    if (c->s.activity != VCPU_ACTIVE || c->s.gpr[RIP] != rip || c->s.seg_sel[SEG_CS] != cs)
+        return;
+    if (c->s.pending_db && !c->s.debug_shadow)
+        debug_trap_deliver(c);
+    else
+        step_careful(c);
+}
+
+void interp_step_debug(struct vcpu *c, bool events)
+{
+    if (__builtin_setjmp(c->fault_jump))
+        fault_caught(c);
+    else
+        debug_step(c, events);
 }
 
 int interp_try(struct vcpu *c)

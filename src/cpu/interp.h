@@ -12,6 +12,10 @@ void interp_run(struct vcpu *c);
 /* Executes exactly one instruction (or delivers one event), for single-stepping and for other engines. */
 void interp_step(struct vcpu *c);
 
+/* The same for a debugger: repeated string instructions do one iteration, breakpoints of the debugger do not count, and with
+ * `events` the delivery of an interrupt is a step of its own; without it interrupts wait. */
+void interp_step_debug(struct vcpu *c, bool events);
+
 /* Executes exactly one instruction, without looking at events; a fault is not delivered but returned: its vector, with
  * c->fault_error, RIP at the instruction; -1: it completed. For tests and for comparing engines. */
 int interp_try(struct vcpu *c);

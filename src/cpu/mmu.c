@@ -7,6 +7,7 @@
 #include "base/trace.h"
 #include "cpu/access.h"
 #include "cpu/cpuid.h"
+#include "cpu/debug_points.h"
 #include "cpu/exception.h"
 #include "cpu/lapic.h"
 #include "cpu/tlb.h"
@@ -300,7 +301,7 @@ static bool page_watched(const struct vcpu *c, u64 gva)
     for (int n = 0; n < 4; n++)
         if (c->s.dr[7] >> n * 2 & 3 && c->s.dr[7] >> (16 + n * 4) & 3 && !((c->s.dr[n] ^ gva) & PAGE_MASK))
             return true;
-    return false;
+    return debug_page_watched(c, gva);
 }
 
 static struct tlb_entry *tlb_store(struct vcpu *c, const struct walk *w, u64 gva, u32 allowed, int mmu)

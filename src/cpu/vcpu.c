@@ -11,6 +11,7 @@
 #include "base/trace.h"
 #include "cpu/access.h"
 #include "cpu/cpuid.h"
+#include "cpu/debug_points.h"
 #include "cpu/engine.h"
 #include "cpu/event.h"
 #include "cpu/interp.h"
@@ -257,13 +258,43 @@ static void vcpu_sleep(struct vcpu *c)
     pthread_mutex_unlock(&c->wait_lock);
 }
 
+/* A debugger steps it or has points set: the interpreter's work, whatever the engine. */
+static void vcpu_run_debugged(struct vcpu *c)
+{
+    engine_state_fetch(c);
+    if (c->debug.resume == DEBUG_RUN) {
+        interp_engine.run(c);
+        return;
+    }
+    interp_step_debug(c, c->group->step_events);
+    debug_stopped(c, DEBUG_STEPPED, 0, 0);
+}
+
 /* One stretch of guest code, until the engine returns. */
 static void vcpu_run_active(struct vcpu *c)
 {
     world_enter(c);
-    c->group->engine->run(c);
+    if (unlikely(debug_active(c)))
+        vcpu_run_debugged(c);
+    else
+        c->group->engine->run(c);
     ext_save(c);
     world_leave(c);
+}
+
+/* False: the debugger holds it, or it has stopped for the debugger. */
+static bool vcpu_turn(struct vcpu *c)
+{
+    if (unlikely(c->debug.resume == DEBUG_HOLD))
+        return false;
+    if (c->s.activity != VCPU_ACTIVE && !vcpu_wakes(c))
+        vcpu_sleep(c);
+    else
+        vcpu_run_active(c);
+    if (likely(!c->debug.stop.reason))
+        return true;
+    c->group->debug_stopped(c->group->debug_ctx);
+    return false;
 }
 
 void vcpu_run(struct vcpu *c)
@@ -272,10 +303,8 @@ void vcpu_run(struct vcpu *c)
         __atomic_and_fetch(&c->attention, ~(u32)(ATTN_STOP | ATTN_EXCLUSIVE), __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&c->group->stopping, __ATOMIC_SEQ_CST))
             break;
-        if (c->s.activity == VCPU_ACTIVE || vcpu_wakes(c))
-            vcpu_run_active(c);
-        else
-            vcpu_sleep(c);
+        if (!vcpu_turn(c))
+            break;
     }
     vcpu_state_sync(c);
 }
@@ -388,6 +417,7 @@ void vcpu_group_free(struct vcpu_group *g)
         vcpu_free(g->vcpu[i]);
     if (g->engine->group_free)
         g->engine->group_free(g);
+    free(g->points);
     vector_free(g);
     cpu_model_free(g->model);
     world_destroy(g);

@@ -9,6 +9,7 @@
 #ifndef CPU_VCPU_STATE_H
 #define CPU_VCPU_STATE_H
 #include "base/state.h"
+#include "cpu/debug.h"
 #include "cpu/vcpu.h"
 #include <pthread.h>
 
@@ -150,6 +151,12 @@ struct vcpu {
     bool waiting;
     bool in_guest;       /* counted by vcpu_group_exclusive */
     bool world_stopped;  /* the instruction under way has the world to itself */
+    struct {             /* a debugger's: see cpu/debug.h */
+        struct debug_stop stop;
+        u8 resume;       /* enum debug_resume */
+        bool passing;    /* it was resumed at the breakpoint `passed`, and holds there until an instruction retires */
+        u64 passed, passed_retired;
+    } debug;
 };
 
 struct vcpu_group {
@@ -168,6 +175,10 @@ struct vcpu_group {
     int exclusive_wanted;    /* threads that want or have the world to themselves */
     bool exclusive_held;
     bool intr_level;
+    struct debug_points *points; /* a debugger's; NULL: none. See cpu/debug_points.h */
+    bool step_events;            /* a debugger's steps deliver interrupts */
+    void (*debug_stopped)(void *ctx);
+    void *debug_ctx;
 };
 
 /* Recomputes what depends on control registers, EFER, CPL, segments and RFLAGS.AC; after every change of one of them.

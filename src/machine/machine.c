@@ -214,6 +214,29 @@ void machine_reset(struct machine *m, enum machine_end why)
     all_return(m);
 }
 
+void machine_on_pause(struct machine *m, void (*paused)(void *ctx), void *ctx)
+{
+    m->on_pause = paused;
+    m->pause_ctx = ctx;
+}
+
+void machine_pause(struct machine *m)
+{
+    pthread_mutex_lock(&m->end_lock);
+    m->pause_wanted = true;
+    pthread_mutex_unlock(&m->end_lock);
+    all_return(m);
+}
+
+void machine_continue(struct machine *m)
+{
+    assert(m->paused);
+    m->paused = false;
+    clock_start(&m->clock);
+    timer_queue_tell(&m->timers);
+    event_loop_stop(m->loop); /* machine_run starts the vCPUs */
+}
+
 static enum machine_end end_now(struct machine *m)
 {
     enum machine_end end;
@@ -224,13 +247,13 @@ static enum machine_end end_now(struct machine *m)
     return end;
 }
 
-static bool reset_take(struct machine *m)
+static bool wish_take(struct machine *m, bool *wish)
 {
     bool wanted;
 
     pthread_mutex_lock(&m->end_lock);
-    wanted = m->reset_wanted;
-    m->reset_wanted = false;
+    wanted = *wish;
+    *wish = false;
     pthread_mutex_unlock(&m->end_lock);
     return wanted;
 }
@@ -244,6 +267,24 @@ static void machine_boot(struct machine *m)
     vcpu_group_reset(m->cpus);
     if (m->boot)
         m->boot(m, m->boot_ctx);
+    pthread_mutex_unlock(m->lock);
+}
+
+void machine_restart(struct machine *m)
+{
+    assert(m->paused);
+    machine_boot(m);
+}
+
+static void pause_if_wanted(struct machine *m)
+{
+    if (!wish_take(m, &m->pause_wanted) || m->paused)
+        return;
+    m->paused = true;
+    clock_stop(&m->clock);
+    pthread_mutex_lock(m->lock);
+    if (m->on_pause)
+        m->on_pause(m->pause_ctx);
     pthread_mutex_unlock(m->lock);
 }
 
@@ -263,13 +304,14 @@ enum machine_end machine_run(struct machine *m)
     time_start(m);
     machine_boot(m);
     while (end_now(m) == MACHINE_RUNNING) {
-        if (vcpu_threads_start(m, &e)) {
+        pause_if_wanted(m);
+        if (!m->paused && vcpu_threads_start(m, &e)) {
             machine_stop(m, MACHINE_FAILED, 0, e.text);
             break;
         }
         event_loop_run(m->loop);
         vcpu_threads_stop(m);
-        if (end_now(m) == MACHINE_RUNNING && reset_take(m))
+        if (end_now(m) == MACHINE_RUNNING && wish_take(m, &m->reset_wanted))
             machine_boot(m);
     }
     clock_stop(&m->clock);

@@ -64,11 +64,14 @@ struct machine {
     struct device *ioapic;
     int timer_fd, timeout_fd; /* timerfds: the first deadline of `timers`; config.timeout_ns */
     struct watch *timer_watch, *timeout_watch;
-    pthread_mutex_t end_lock; /* guards end, end_value, end_text and reset_wanted; innermost */
+    pthread_mutex_t end_lock; /* guards end, end_value, end_text, reset_wanted and pause_wanted; innermost */
     enum machine_end end;
     int end_value;
     char end_text[256];
-    bool reset_wanted;
+    bool reset_wanted, pause_wanted;
+    bool paused; /* loop thread's */
+    void (*on_pause)(void *ctx); /* see machine_on_pause */
+    void *pause_ctx;
     struct machine_threads *threads; /* of the vCPUs, while they run */
 };
 
@@ -90,6 +93,16 @@ void machine_stop(struct machine *m, enum machine_end why, int value, const char
 /* The guest asked for a reset (8042, port 0xCF9, ACPI, triple fault with `why` MACHINE_TRIPLE_FAULT): with no_reboot
  * the machine ends, else all vCPUs stop, devices reset, boot runs, vCPUs start. Any thread; returns at once. */
 void machine_reset(struct machine *m, enum machine_end why);
+
+/* Stops all vCPUs between two instructions, and the guest's clock; any thread, also before machine_run. Returns at once: the
+ * machine stands still when the function of machine_on_pause is called, in the loop thread with the lock held. Devices and
+ * the loop live on. A reset or an end that was asked for before comes first. */
+void machine_pause(struct machine *m);
+void machine_on_pause(struct machine *m, void (*paused)(void *ctx), void *ctx);
+
+/* While it is paused, in the loop thread: lets it run again; resets it (it stays paused). */
+void machine_continue(struct machine *m);
+void machine_restart(struct machine *m);
 
 /* Current guest time in ns. */
 static inline u64 machine_now(const struct machine *m)

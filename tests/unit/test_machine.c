@@ -55,6 +55,38 @@ static void stop_before_run(void **unused)
     assert_int_equal(cpu_log->runs, 0);
 }
 
+static int pauses;
+
+static void paused_then_continue(void *ctx)
+{
+    assert_int_equal(cpu_log->running, 0);
+    assert_false(m->clock.running);
+    if (++pauses == 2)
+        machine_restart(m);
+    machine_continue(m);
+    assert_true(m->clock.running);
+}
+
+static void pause_from_vcpu(void *ctx, int index)
+{
+    if (index == 1 && pauses < 3)
+        machine_pause(m);
+    else if (index == 1)
+        machine_stop(m, MACHINE_QUIT, 0, NULL);
+}
+
+/* Once before its first instruction, then by a vCPU, whose reset leaves the rest as it was. */
+static void pause_stops_vcpus_and_time(void **unused)
+{
+    pauses = 0;
+    fake_vcpu_program(m->cpus, pause_from_vcpu, NULL);
+    machine_on_pause(m, paused_then_continue, NULL);
+    machine_pause(m);
+    assert_int_equal(machine_run(m), MACHINE_QUIT);
+    assert_int_equal(pauses, 3);
+    assert_int_equal(cpu_log->resets, 2);
+}
+
 static int boots, resets;
 
 static void count_boot(struct machine *machine, void *ctx)
@@ -268,6 +300,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(stop_keeps_the_first_reason, setup, teardown),
         cmocka_unit_test_setup_teardown(stop_before_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(pause_stops_vcpus_and_time, setup, teardown),
         cmocka_unit_test_setup_teardown(reset_stops_resets_and_boots, setup, teardown),
         cmocka_unit_test_setup_teardown(no_reboot_ends_instead, setup, teardown),
         cmocka_unit_test_setup_teardown(boot_hook_can_fail, setup, teardown),
