@@ -54,6 +54,11 @@ static void setup(void)
     *(u8 *)DATA_AT = 0xcc;
 }
 
+static u64 random64(void)
+{
+    return (u64)random32() << 32 | random32();
+}
+
 static u64 entry_random(int level, int leaf, u64 *reserved)
 {
     static const u64 page_base[] = {0, 0, DATA_AT & ~0x1ffffful, DATA_AT};

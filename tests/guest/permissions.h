@@ -84,9 +84,5 @@ static bool one_in(u32 n)
 {
     return random32() % n == 0;
 }
-static u64 random64(void)
-{
-    return (u64)random32() << 32 | random32();
-}
 
 #endif
