@@ -310,9 +310,9 @@ static void invpcid(struct vcpu *c, const struct insn *i)
     mem_probe_read(c, at, 16, c->mmu_index);
     pcid = mem_read(c, at, 8);
     gva = mem_read(c, (at + 8) & c->lin_mask, 8);
-    if (type > 3)
+    if (type > 3 || pcid > CR3_PCID)
         raise_gp0(c);
-    if (type <= 1 && (pcid > CR3_PCID || (pcid && !(c->s.cr4 & CR4_PCIDE))))
+    if (type <= 1 && pcid && !(c->s.cr4 & CR4_PCIDE))
         raise_gp0(c);
     if (type == 0 && !canonical(gva))
         raise_gp0(c);
