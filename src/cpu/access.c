@@ -4,6 +4,7 @@
 
 #include "base/trace.h"
 #include "cpu/debug_points.h"
+#include "cpu/descriptor.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
 #include "cpu/world.h"
@@ -25,9 +26,10 @@ static struct tlb_entry *tlb_get(struct vcpu *c, u64 gva, enum mmu_access access
     return tlb_fill(c, gva, access, mmu);
 }
 
+/* Intel's processors raise #AC before #PF, but after #GP and #SS for addresses that are not canonical. */
 static void check_alignment(struct vcpu *c, u64 gva, u32 size, int mmu)
 {
-    if (mmu == MMU_ALIGN && size <= 8 && gva & (size - 1))
+    if (mmu == MMU_ALIGN && size <= 8 && gva & (size - 1) && (!long_mode(c) || canonical(gva)))
         raise_error(c, EXC_AC, 0);
 }
 

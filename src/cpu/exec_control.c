@@ -172,6 +172,7 @@ static int debug_register(struct vcpu *c, const struct insn *i)
     cpl0_check(c);
     if (c->s.dr[7] & DR7_GD) {
         c->s.dr[6] |= DR6_BD;
+        c->s.rflags |= FLAG_RF; /* a fault that is no breakpoint pushes RF set: SDM vol. 3 §17.3.1.1 */
         raise_fault(c, EXC_DB);
     }
     return n;
@@ -203,9 +204,10 @@ static void mov_to_dr(struct vcpu *c, const struct insn *i)
 
 static void lmsw(struct vcpu *c, const struct insn *i)
 {
-    u64 val = i->mem ? mem_read(c, insn_linear(c, i, 2, false), 2) : REG16(c, i->rm);
+    u64 val;
 
     cpl0_check(c);
+    val = i->mem ? mem_read(c, insn_linear(c, i, 2, false), 2) : REG16(c, i->rm);
     /* PE can be set so, not cleared */
     cr0_write(c, (c->s.cr0 & ~(u64)(CR0_MP | CR0_EM | CR0_TS)) | (val & (CR0_PE | CR0_MP | CR0_EM | CR0_TS)));
 }

@@ -89,6 +89,15 @@ static void syscall_check(struct vcpu *c)
         raise_ud(c);
 }
 
+/* Both look at TF when they are done: a kernel whose mask clears TF is not stepped into, and a program that is resumed with
+ * TF traps before its first instruction. */
+static void step_by_new_flags(struct vcpu *c)
+{
+    c->s.pending_db &= ~(u64)DR6_BS;
+    if (c->s.rflags & FLAG_TF)
+        c->s.pending_db |= DR6_BS;
+}
+
 static void syscall(struct vcpu *c, const struct insn *i)
 {
     u16 cs = c->s.msr_star >> 32 & 0xfffc;
@@ -102,6 +111,7 @@ static void syscall(struct vcpu *c, const struct insn *i)
     c->s.gpr[RIP] = target;
     flat_segments_set(c, cs, (u16)(cs + 8), 0, SEG_L);
     flags_load(c, flags & ~c->s.msr_sfmask);
+    step_by_new_flags(c);
     vcpu_mode_update(c);
 }
 
@@ -112,12 +122,20 @@ static void sysret(struct vcpu *c, const struct insn *i)
 
     if (!(c->s.efer & EFER_SCE) || !code64(c))
         raise_ud(c);
-    if (c->s.cpl || (to64 && !canonical(c->s.gpr[RCX])))
+    if (c->s.cpl || (to64 && !canonical(c->s.gpr[RCX]) && !c->group->model->amd)) /* AMD's fault in ring 3, at the fetch */
         raise_gp0(c);
     c->s.gpr[RIP] = to64 ? c->s.gpr[RCX] : (u32)c->s.gpr[RCX];
     flat_segments_set(c, (u16)((base + (to64 ? 16 : 0)) | 3), (u16)((base + 8) | 3), 3, to64 ? SEG_L : SEG_DB);
     flags_load(c, c->s.gpr[R11] & 0x3c7fd7);
+    step_by_new_flags(c);
     vcpu_mode_update(c);
+}
+
+/* AMD's have SYSENTER and SYSEXIT in legacy mode alone. */
+static void fast_call_check(struct vcpu *c)
+{
+    if (long_mode(c) && c->group->model->amd)
+        raise_ud(c);
 }
 
 static void sysenter(struct vcpu *c, const struct insn *i)
@@ -125,6 +143,7 @@ static void sysenter(struct vcpu *c, const struct insn *i)
     u16 cs = c->s.msr_sysenter_cs & 0xfffc;
     u64 cut = long_mode(c) ? ~0ull : 0xffffffff;
 
+    fast_call_check(c);
     if (!protected_mode(c) || !cs)
         raise_gp0(c);
     flat_segments_set(c, cs, (u16)(cs + 8), 0, long_mode(c) ? SEG_L : SEG_DB);
@@ -140,6 +159,7 @@ static void sysexit(struct vcpu *c, const struct insn *i)
     bool to64 = i->opsize == 8;
     u64 cut = to64 ? ~0ull : 0xffffffff;
 
+    fast_call_check(c);
     if (!protected_mode(c) || !cs || c->s.cpl)
         raise_gp0(c);
     if (to64 && (!canonical(c->s.gpr[RCX]) || !canonical(c->s.gpr[RDX])))
