@@ -44,12 +44,13 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@bench/run $(BUILD)/skerry
 
-# make fuzz T=vm_config [SECONDS=60]
+# make fuzz T=vm_config [SECONDS=60]; T=all for every fuzzer
 fuzz:
 	@tools/run-fuzz $(T) $(or $(SECONDS),60)
 
-# The whole suite again and again, to find what fails rarely. ROUNDS=20 by default.
+# Every fuzzer for a minute, and the whole suite again and again, to find what fails rarely. ROUNDS=20 by default.
 soak: all
+	@tools/run-fuzz all $(or $(SECONDS),60)
 	@tools/run-tests $(BUILD) --repeat $(or $(ROUNDS),20)
 
 fmt:

@@ -1,8 +1,4 @@
 /* Fuzzes the kernel loaders: the input is the kernel's file. Seeds: one small kernel of each kind.
- *
- * Sources: src/firmware/boot_file.c src/firmware/boot_image.c src/firmware/boot_memory.c src/firmware/byte_buffer.c
- * Sources: src/firmware/bzimage.c src/firmware/elf_image.c src/firmware/multiboot.c src/firmware/multiboot1.c
- * Sources: src/firmware/multiboot2.c src/firmware/pvh_elf.c src/mem/guest_memory.c src/base/err.c src/base/trace.c
  */
 #include "firmware/linux_boot.h"
 

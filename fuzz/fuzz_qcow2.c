@@ -3,13 +3,6 @@
  * proportion.
  *
  * The corpus holds small images of several geometries; fixed-size fields make plain mutation effective.
- *
- * Sources: src/disk/gate.c src/disk/image.c src/disk/image_file.c src/disk/iov.c src/disk/qcow2.c
- * Sources: src/disk/qcow2_cache.c src/disk/qcow2_check.c src/disk/qcow2_compress.c src/disk/qcow2_create.c
- * Sources: src/disk/qcow2_header.c src/disk/qcow2_io.c src/disk/qcow2_map.c src/disk/qcow2_refcount.c
- * Sources: src/disk/qcow2_reftable.c src/disk/qcow2_snapshot.c src/disk/raw.c
- * Sources: src/base/err.c src/base/trace.c
- * Libraries: zlib libzstd
  */
 #include "disk/image.h"
 #include "disk/qcow2.h"

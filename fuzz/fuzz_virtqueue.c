@@ -4,16 +4,6 @@
  * the host's side (a frame arrives, a key is typed, the disk answers). One action brings a device to DRIVER_OK with good rings,
  * so that most inputs get past the handshake. Sanitizers look for harm; a hang is found by libFuzzer's -timeout. The vCPUs
  * are the fake ones of the unit tests.
- *
- * Sources: tests/unit/virtio_driver.c tests/unit/machine_fixture.c tests/unit/fake_vcpu.c
- * Sources: src/dev/virtqueue.c src/dev/virtio_pci.c src/dev/virtio_blk.c src/dev/virtio_net.c
- * Sources: src/dev/virtio_rng.c src/dev/virtio_console.c src/dev/virtio_balloon.c
- * Sources: src/ui/console.c src/net/net.c src/net/frame_queue.c src/mem/guest_memory.c
- * Sources: src/machine/apic_send.c src/machine/boot_entry.c src/machine/device.c src/machine/io_bus.c
- * Sources: src/machine/machine.c src/machine/pci_bus.c src/machine/pci_config.c src/machine/pci_msix.c
- * Sources: src/machine/pci_resources.c src/machine/vcpu_threads.c
- * Sources: src/base/err.c src/base/event_loop.c src/base/log.c src/base/state.c src/base/timer.c src/base/trace.c
- * Libraries: libuv
  */
 #include "dev/virtio_balloon.h"
 #include "dev/virtio_blk.h"

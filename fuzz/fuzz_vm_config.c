@@ -1,7 +1,4 @@
 /* Hostile configurations: whatever the decoder accepts must be encoded and decoded again to the same text.
- *
- * Sources: src/proto/vm_config.c src/proto/json_fields.c src/base/err.c
- * Libraries: jansson
  */
 #include "proto/vm_config.h"
 

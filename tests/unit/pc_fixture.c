@@ -1,10 +1,8 @@
 /* See pc_fixture.h. */
 #include "pc_fixture.h"
 
-#include "dev/virtio_net.h"
 #include "disk/disk.h"
 #include "firmware/linux_boot.h"
-#include "ui/console.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,9 +11,11 @@
 
 enum { CONSOLES = 3, DISK_SIZE = 1 << 20 };
 
-static struct console *console[CONSOLES];
+static struct console console[CONSOLES];
+static u8 console_sum;
 static struct disk *disk;
 static struct boot_image *image;
+static struct net net;
 
 static void must(int r, const struct err *e)
 {
@@ -62,8 +62,22 @@ static void disk_create_and_open(struct event_loop *loop)
     unlink(path);
 }
 
+/* Reads every byte. */
+static void console_take(struct console *c, const u8 *data, int len)
+{
+    for (int i = 0; i < len; i++)
+        console_sum += data[i];
+}
+
+/* Nobody takes the guest's frames out: the queue fills, and then they are dropped. */
+static void net_wake(struct net *n)
+{
+}
+
 struct machine *pc_fixture(u64 ram_size, int cpus)
 {
+    static const struct net_ops net_ops = {.wake = net_wake};
+    static const struct console_ops console_ops = {.write = console_take};
     static const u8 mac[6] = {2, 0, 0, 0, 0, 1};
     struct pc_config config = {.debug_exit = true,
                                .pc_testdev = true,
@@ -77,17 +91,29 @@ struct machine *pc_fixture(u64 ram_size, int cpus)
     fixture_config(&config.machine, cpus);
     config.machine.ram_size = ram_size;
     for (int i = 0; i < CONSOLES; i++)
-        console[i] = console_null_create();
+        console[i] = (struct console){.ops = &console_ops};
     disk_create_and_open(config.machine.loop);
     image_create();
-    config.serial = console[0];
-    config.virtio_console = console[1];
-    config.debugcon = console[2];
+    config.serial = &console[0];
+    config.virtio_console = &console[1];
+    config.debugcon = &console[2];
     config.disk[0] = disk;
     config.boot = image;
+    net_open(&net, &net_ops, config.machine.loop);
+    config.net = &net;
+    memcpy(config.mac, mac, sizeof(mac));
     must(pc_create(&config, &m, &e), &e);
-    virtio_net_create(m, NULL, mac);
     return m;
+}
+
+struct console *pc_fixture_console(int n)
+{
+    return &console[n];
+}
+
+struct net *pc_fixture_net(void)
+{
+    return &net;
 }
 
 static void stop_loop(void *loop)
@@ -110,9 +136,8 @@ void pc_fixture_free(struct machine *m)
     pthread_mutex_t *lock = m->lock;
 
     machine_free(m);
+    net_close(&net);
     disk_close(disk);
-    for (int i = 0; i < CONSOLES; i++)
-        console_free(console[i]);
     boot_image_free(image);
     fixture_host_free(loop, lock);
 }

@@ -273,13 +273,3 @@ int driver_used(struct driver *d, int n, u32 *len)
         *len = elem[1];
     return (int)elem[0];
 }
-
-int driver_messages(struct machine *m, u8 vector)
-{
-    struct fake_vcpu_log *log = fake_vcpu_log(m->cpus);
-    int n = 0;
-
-    for (int i = 0; i < log->message_count && i < FAKE_MESSAGES; i++)
-        n += log->message[i].vector == vector;
-    return n;
-}
