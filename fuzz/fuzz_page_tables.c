@@ -48,15 +48,15 @@ static void compare(struct vcpu *c)
 static void entry_check(struct vcpu *c, const struct tlb_entry *t, u64 gva, enum mmu_access access)
 {
     u64 tag = access == MMU_READ ? t->read : access == MMU_WRITE ? t->write : t->fetch, gpa;
-    const u8 *hva = (const u8 *)((gva & PAGE_MASK) + t->addend);
 
-    if (tag & TLB_INVALID || (tag & PAGE_MASK) != (gva & PAGE_MASK))
+    if (tag & TLB_INVALID || tlb_page(tag) != (gva & PAGE_MASK))
         abort();
-    if (!mmu_translate_debug(c, gva, &gpa) || (gpa & PAGE_MASK) != t->gpa)
+    if (!mmu_translate_debug(c, gva, &gpa) || (gpa & PAGE_MASK) != tlb_gpa(c->tlb, t))
         abort();
-    if (!(tag & TLB_MMIO) && hva != guest_memory_ptr(vcpu_memory(c), t->gpa, PAGE_SIZE, false))
+    gpa &= PAGE_MASK;
+    if (!(tag & TLB_MMIO) && t->page != guest_memory_ptr(vcpu_memory(c), gpa, PAGE_SIZE, false))
         abort();
-    if (access == MMU_WRITE && !(tag & (TLB_MMIO | TLB_ROM)) && !guest_memory_writable(vcpu_memory(c), hva))
+    if (access == MMU_WRITE && !(tag & (TLB_MMIO | TLB_ROM)) && !guest_memory_writable(vcpu_memory(c), t->page))
         abort();
 }
 

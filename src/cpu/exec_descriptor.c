@@ -219,10 +219,10 @@ static void arpl(struct vcpu *c, const struct insn *i)
     protected_mode_check(c);
     if (i->mem) {
         mem_rmw_begin(c, insn_linear(c, i, 2, true), 2, &m);
-        sel = *(u16 *)m.p;
+        sel = *(u16_any *)m.p;
         lower = (sel & 3) < rpl;
         if (lower)
-            *(u16 *)m.p = (u16)((sel & ~3) | rpl);
+            *(u16_any *)m.p = (u16)((sel & ~3) | rpl);
         mem_rmw_end(c, &m);
     } else {
         sel = REG16(c, i->rm);

@@ -363,7 +363,7 @@ void mmu_load_pdptes(struct vcpu *c, u64 cr3)
     for (int n = 0; n < 4; n++) {
         u8 *p = guest_memory_ptr(vcpu_memory(c), (cr3 & 0xffffffe0) + (u64)n * 8, 8, false);
 
-        pdpte[n] = p ? *(u64 *)p : ~0ull;
+        pdpte[n] = p ? __atomic_load_n((u64 *)p, __ATOMIC_RELAXED) : ~0ull;
         if (pdpte[n] & PTE_P && pdpte[n] & (0x1e6 | ~(gpa_mask(c) | 0xfff)))
             raise_gp0(c);
     }
