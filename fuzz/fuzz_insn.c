@@ -14,7 +14,7 @@
 #include <string.h>
 
 enum { REAL, V86, FLAT16, FLAT32, COMPAT, LONG, MODES };
-enum { TABLES = 0x10000, GDT = 0x1000, IDT = 0x2000, TSS = 0x3000, CODE = 0x5ff0, HANDLER = 0x6800, STACK = 0x8000, STEPS = 24 };
+enum { TABLES = 0x10000, GDT = 0x1000, IDT = 0x2000, TSS = 0x3000, CODE = 0x5ff0, HANDLER = 0x6800, STACK = 0x8000, STEPS = 24, INPUT_USED = 200 };
 
 static void put(struct vcpu *c, u64 gpa, const void *data, u64 len)
 {
@@ -184,7 +184,7 @@ static void start(struct fuzz_input *in, struct vcpu *c)
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
-    struct fuzz_input in = {data, size}, again = in;
+    struct fuzz_input in = {data, MIN(size, (size_t)INPUT_USED)}, again = in;
     struct vcpu *c = cpu_world();
 
     start(&in, c);

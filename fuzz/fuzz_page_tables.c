@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ACCESSED_DIRTY = 0x60 };
+enum { ACCESSED_DIRTY = 0x60, INPUT_USED = 600 };
 
 static u64 expected[WORLD_RAM / 8]; /* the RAM at 0, without the bits that walks have set */
 
@@ -91,7 +91,7 @@ static void act_entry(struct vcpu *c, struct fuzz_input *in)
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
-    struct fuzz_input in = {data, size};
+    struct fuzz_input in = {data, MIN(size, (size_t)INPUT_USED)};
     struct vcpu *c = cpu_world();
 
     memset(expected, 0, sizeof(expected));

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { INPUT_USED = 600 };
+
 static struct device *device_choose(struct machine *m, int n)
 {
     struct device *dev = m->devices;
@@ -44,7 +46,7 @@ static void device_load(struct machine *m, struct fuzz_input *in)
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 {
-    struct fuzz_input in = {data, size};
+    struct fuzz_input in = {data, MIN(size, (size_t)INPUT_USED)};
     struct machine *m = pc_actions_machine();
 
     pc_actions_reset();

@@ -225,6 +225,13 @@ static int ram_size_check(u64 size, struct err *e)
     return 0;
 }
 
+int pc_check(const struct pc_config *config, struct err *e)
+{
+    int r = ram_size_check(config->machine.ram_size, e);
+
+    return r ? r : vcpu_model_check(&config->machine.model, e);
+}
+
 int pc_create(const struct pc_config *config, struct machine **ret, struct err *e)
 {
     struct machine *m = NULL;

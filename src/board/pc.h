@@ -27,6 +27,9 @@ struct pc_config {
 
 #define PC_RAM_MIN MIB(4)
 
+/* Whether such a PC can be built here; nothing is opened, made or changed. */
+int pc_check(const struct pc_config *config, struct err *e);
+
 /* Builds the machine; the caller runs it with machine_run and frees it with machine_free. */
 int pc_create(const struct pc_config *config, struct machine **ret, struct err *e);
 

@@ -375,6 +375,17 @@ static void vcpu_free(struct vcpu *c)
     free(c);
 }
 
+int vcpu_model_check(const struct cpu_model_name *name, struct err *e)
+{
+    struct cpu_model *model = NULL;
+    int r = ext_setup(e);
+
+    if (!r)
+        r = cpu_model_create(name, &model, e);
+    cpu_model_free(model);
+    return r;
+}
+
 int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group **ret, struct err *e)
 {
     const struct engine *engine;

@@ -43,6 +43,8 @@ struct vcpu_group_config {
     struct vcpu_bus bus;
 };
 
+/* Whether a CPU model of that name can be had here; nothing is made. */
+int vcpu_model_check(const struct cpu_model_name *name, struct err *e);
 int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group **ret, struct err *e);
 void vcpu_group_free(struct vcpu_group *g); /* no vCPU thread may be left; NULL is fine */
 struct vcpu *vcpu_get(struct vcpu_group *g, int index);

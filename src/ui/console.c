@@ -19,6 +19,12 @@ void console_room(struct console *c)
         c->ops->room(c);
 }
 
+void console_begin(struct console *c)
+{
+    if (c->ops->begin)
+        c->ops->begin(c);
+}
+
 void console_write(struct console *c, const u8 *data, int len)
 {
     c->ops->write(c, data, len);

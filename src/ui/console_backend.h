@@ -6,6 +6,7 @@
 struct console_ops {
     void (*write)(struct console *c, const u8 *data, int len);
     void (*room)(struct console *c); /* the device has room for input again; NULL: this console has no input */
+    void (*begin)(struct console *c); /* see console_begin; NULL: nothing to do */
     void (*free)(struct console *c); /* flushes */
 };
 

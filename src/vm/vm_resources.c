@@ -6,6 +6,7 @@
 #include "net/net.h"
 #include "ui/console.h"
 #include <errno.h>
+#include <sys/stat.h>
 
 static int disks_open(const struct vm_config *c, struct event_loop *loop, struct vm_resources *r, struct err *e)
 {
@@ -42,6 +43,33 @@ static int file_console_open(const struct vm_console *c, struct console **ret, s
     return c->kind == VM_CONSOLE_FILE ? console_file_create(c->path, ret, e) : 0;
 }
 
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+
+    return a && b && !stat(a, &x) && !stat(b, &y) && !S_ISCHR(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* A file for output must not be one that the guest starts from. */
+static int output_check(const struct vm_config *c, const struct vm_console *out, struct err *e)
+{
+    const char *path = out->kind == VM_CONSOLE_FILE ? out->path : NULL;
+
+    if (same_file(path, c->kernel) || same_file(path, c->initrd))
+        return err_set(e, -EINVAL, "console '%s' is what the guest boots from; name another file for its output", path);
+    for (int i = 0; i < c->disk_count; i++)
+        if (same_file(path, c->disk[i].path))
+            return err_set(e, -EINVAL, "console '%s' is a disk of the guest; name another file for its output", path);
+    return 0;
+}
+
+static int outputs_check(const struct vm_config *c, struct err *e)
+{
+    if (output_check(c, &c->serial, e) || output_check(c, &c->virtio_console, e) || output_check(c, &c->debugcon, e))
+        return e->code;
+    return 0;
+}
+
 /* Files first: opening the terminal puts it into raw mode. */
 static int consoles_open(const struct vm_config *c, struct event_loop *loop, void (*quit)(void *ctx), void *ctx,
                          struct vm_resources *r, struct err *e)
@@ -60,10 +88,19 @@ static int consoles_open(const struct vm_config *c, struct event_loop *loop, voi
 int vm_resources_open(const struct vm_config *c, struct event_loop *loop, void (*quit)(void *ctx), void *ctx,
                       struct vm_resources *r, struct err *e)
 {
-    if (boot_image_create(c->kernel, c->initrd, c->append, &r->boot, e) || disks_open(c, loop, r, e) ||
-        net_open(c, loop, r, e) || consoles_open(c, loop, quit, ctx, r, e))
+    if (boot_image_create(c->kernel, c->initrd, c->append, &r->boot, e) || outputs_check(c, e) ||
+        net_open(c, loop, r, e) || disks_open(c, loop, r, e) || consoles_open(c, loop, quit, ctx, r, e))
         return e->code;
     return 0;
+}
+
+void vm_resources_begin(struct vm_resources *r)
+{
+    struct console *const all[] = {r->serial, r->virtio_console, r->debugcon};
+
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        if (all[i])
+            console_begin(all[i]);
 }
 
 void vm_resources_close(struct vm_resources *r)

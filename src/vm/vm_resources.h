@@ -17,6 +17,9 @@ struct vm_resources {
  * close `r` in either case. `r` starts zeroed. */
 int vm_resources_open(const struct vm_config *c, struct event_loop *loop, void (*quit)(void *ctx), void *ctx,
                       struct vm_resources *r, struct err *e);
+
+/* The machine stands: files for output, untouched until now, are emptied. */
+void vm_resources_begin(struct vm_resources *r);
 void vm_resources_close(struct vm_resources *r);
 
 #endif

@@ -1,5 +1,5 @@
-/* Runs one machine: see vm_run.h. The order of building is also the order of refusing: everything that only reads comes
- * first, so that a VM that cannot start has written nothing. */
+/* Runs one machine: see vm_run.h. The order of building is also the order of refusing: what needs no file comes first, then
+ * everything that only reads, so that a VM that cannot start has written nothing. */
 #include "vm/vm_run.h"
 
 #include "board/pc.h"
@@ -116,13 +116,17 @@ static int run_build(struct vm_run *r, const struct vm_config *c, struct err *e)
 {
     struct pc_config pc;
 
-    if (signals_catch(r, e) || event_loop_create(&r->lock, &r->loop, e) ||
+    pc_config_fill(&pc, c, r);
+    if (pc_check(&pc, e) || signals_catch(r, e) || event_loop_create(&r->lock, &r->loop, e) ||
         event_loop_watch(r->loop, r->signal_fd, WATCH_READ, quit_by_signal, r, &r->signal_watch, e) ||
         event_loop_watch(r->loop, r->channel_fd, WATCH_READ, quit_by_channel, r, &r->channel_watch, e) ||
         vm_resources_open(c, r->loop, quit_by_console, r, &r->resources, e))
         return e->code;
     pc_config_fill(&pc, c, r);
-    return pc_create(&pc, &r->machine, e);
+    if (pc_create(&pc, &r->machine, e))
+        return e->code;
+    vm_resources_begin(&r->resources);
+    return 0;
 }
 
 static void run_report(const struct machine *m, enum machine_end end, struct vm_ended *ret)

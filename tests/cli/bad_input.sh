@@ -67,6 +67,22 @@ check 1 "$work/raw.*qcow2" run --kernel "$k" --disk "$work/raw,format=qcow2"
 check 1 "$work" run --kernel "$k" --disk "$work"
 check 1 "no-such-folder" run --kernel "$k" --serial "$work/no-such-folder/log"
 
+# A VM that cannot start leaves the files for its output alone, and makes none.
+echo precious >"$work/log"
+kept() {
+    check "$@" --serial "$work/log" --device debugcon="$work/new"
+    [ "$(cat "$work/log")" = precious ] || complain "skerry $*: --serial was emptied"
+    [ ! -e "$work/new" ] || complain "skerry $*: --device debugcon made its file"
+    echo precious >"$work/log"
+}
+kept 1 "i486sx" run --kernel "$k" --cpu-model i486sx
+kept 1 "at least" run --kernel "$k" --memory 1M
+kept 1 "no-such-folder" run --kernel "$k" --device virtio-console="$work/no-such-folder/log"
+kept 1 "is what the guest boots from" run --kernel "$k" --device virtio-console="$k"
+kept 1 "is a disk of the guest" run --kernel "$k" --disk "$work/raw" --device virtio-console="$work/raw"
+rm "$work/log"
+check 1 "$work" run --kernel "$k" --serial "$work"
+
 # Things of the host that are taken or forbidden.
 if command -v python3 >/dev/null; then
     python3 -c '

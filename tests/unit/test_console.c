@@ -398,6 +398,9 @@ static void file_console(void **unused)
 
     assert_int_equal(write(fd, "old content that is much longer", 31), 31);
     assert_int_equal(console_file_create(path, &c, &e), 0);
+    assert_int_equal(pread(fd, got, sizeof(got), 0), 31);
+    console_begin(c);
+    memset(got, 0, sizeof(got));
     console_attach(c, device_room, device_receive, device_break, NULL);
     console_room(c);
     console_write(c, (const u8 *)"new ", 4);
@@ -407,6 +410,20 @@ static void file_console(void **unused)
     assert_string_equal(got, "new text");
     close(fd);
     unlink(path);
+}
+
+static void file_console_that_never_began(void **unused)
+{
+    char path[] = "/tmp/test_console_XXXXXX";
+    struct console *c;
+    struct err e;
+
+    close(mkstemp(path));
+    unlink(path);
+    assert_int_equal(console_file_create(path, &c, &e), 0);
+    assert_int_equal(access(path, F_OK), 0);
+    console_free(c);
+    assert_int_equal(access(path, F_OK), -1);
 }
 
 static void file_console_that_cannot_be(void **unused)
@@ -455,7 +472,8 @@ int main(void)
                                        cmocka_unit_test(slow_reader_never_blocks_the_guest),
                                        cmocka_unit_test(reader_that_left_is_no_reason_to_die),
                                        cmocka_unit_test(file_console),
-                                       cmocka_unit_test(file_console_that_cannot_be),
+                                       cmocka_unit_test(file_console_that_never_began),
+        cmocka_unit_test(file_console_that_cannot_be),
                                        cmocka_unit_test(pipe_without_reader_is_refused),
                                        cmocka_unit_test(null_console)};
 
