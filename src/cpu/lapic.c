@@ -126,7 +126,7 @@ static bool logical_match_xapic(const struct lapic_state *s, u8 dest)
     return (id >> 4 == dest >> 4 || dest >> 4 == 0xf) && id & dest & 0xf;
 }
 
-/* SDM §11.6.2. Physical 0xFF means all, whoever sends it: no APIC here has that id. */
+/* SDM §11.6.2. Physical 0xFF means all, unless an x2APIC sends it. */
 bool lapic_matches(struct vcpu *c, const struct apic_message *msg)
 {
     if (!apic_enabled(c))
@@ -134,7 +134,7 @@ bool lapic_matches(struct vcpu *c, const struct apic_message *msg)
     if (msg->dest == UINT32_MAX)
         return true;
     if (!msg->logical)
-        return msg->dest == 0xff || msg->dest == c->apic_id;
+        return (msg->dest == 0xff && !msg->wide) || msg->dest == c->apic_id;
     if (x2apic(c))
         return msg->dest >> 16 == c->apic_id >> 4 && msg->dest >> (c->apic_id & 15) & 1;
     return msg->dest <= 0xff && logical_match_xapic(&c->lapic->s, (u8)msg->dest);

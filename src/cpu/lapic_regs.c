@@ -89,6 +89,7 @@ static void ipi_send(struct vcpu *c, u32 icr, u32 dest)
     int shorthand = icr >> ICR_SHORTHAND_SHIFT & 3;
     const struct apic_message msg = {
         .dest = dest, .vector = icr & 0xff, .delivery = icr >> 8 & 7, .logical = icr & ICR_LOGICAL,
+        .wide = x2apic(c),
         .deassert = (icr & (ICR_ASSERT | ICR_LEVEL)) == ICR_LEVEL};
 
     lapic_trace(c, "vcpu %d: IPI 0x%05x to 0x%x", c->index, icr, dest);

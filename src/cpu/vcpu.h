@@ -87,6 +87,7 @@ struct apic_message {
     u8 vector;
     u8 delivery; /* enum apic_delivery */
     bool logical;
+    bool wide; /* from an x2APIC: dest has 32 bits, and 0xff is an id like others */
     bool level_triggered;
     bool deassert; /* INIT level de-assert */
 };
