@@ -87,6 +87,20 @@ static void pci_program(struct machine *m)
         config_write(m, PC_SLOT_ISA, 0, PIIX3_PIRQRCA + i, 1, pirq_irq[i]);
 }
 
+/* Interrupts 0 to 7 at vectors 0x08 to 0x0F, 8 to 15 at 0x70 to 0x77, as every BIOS has them. All are masked but the
+ * cascade: there are no handlers. */
+static void pic_program(struct machine *m)
+{
+    static const u8 master[] = {0x08, 1 << 2, 0x01, 0xfb}, slave[] = {0x70, 2, 0x01, 0xff};
+
+    pio_write(m, PC_PORT_PIC_MASTER, 1, 0x11);
+    pio_write(m, PC_PORT_PIC_SLAVE, 1, 0x11);
+    for (size_t i = 0; i < sizeof(master); i++) {
+        pio_write(m, PC_PORT_PIC_MASTER + 1, 1, master[i]);
+        pio_write(m, PC_PORT_PIC_SLAVE + 1, 1, slave[i]);
+    }
+}
+
 /* PIRQs and the SCI are level-triggered. */
 static void elcr_program(struct machine *m)
 {
@@ -153,6 +167,7 @@ static void pc_boot(struct machine *m, void *ctx)
     struct err e;
 
     pci_program(m);
+    pic_program(m);
     elcr_program(m);
     acpi_program(m);
     bios_data_fill(m);

@@ -49,9 +49,14 @@ static void bit_set(u32 *word, int bit, bool on)
     *word = on ? *word | 1u << bit : *word & ~(1u << bit);
 }
 
+static u32 max_basic(const struct vcpu *c)
+{
+    return c->s.msr_misc_enable & MISC_ENABLE_LIMIT_CPUID ? MIN(c->group->model->max_basic, 2) : c->group->model->max_basic;
+}
+
 static void leaf_vendor(struct vcpu *c, u32 sub, u32 out[4])
 {
-    out[EAX] = c->group->model->max_basic;
+    out[EAX] = max_basic(c);
     out[EBX] = text4(c->group->model->vendor);
     out[EDX] = text4(c->group->model->vendor + 4);
     out[ECX] = text4(c->group->model->vendor + 8);
@@ -209,6 +214,8 @@ static void leaf_extended_version(struct vcpu *c, u32 sub, u32 out[4])
 
     if (!code64(c) && !c->group->model->amd) /* Intel shows SYSCALL in 64-bit mode only */
         bit_set(&out[EDX], cpu_feature_places[FEAT_SYSCALL].bit, false);
+    if (c->s.msr_misc_enable & MISC_ENABLE_XD_DISABLE)
+        bit_set(&out[EDX], cpu_feature_places[FEAT_NX].bit, false);
     if (!c->group->model->amd)
         return;
     features_show(c, 1, 0, leaf1);
@@ -295,7 +302,7 @@ static bool leaf_exists(const struct vcpu *c, u32 leaf)
         return leaf <= m->max_extended;
     if (leaf >= HYPERVISOR_BASE && leaf <= HYPERVISOR_MAX)
         return has(c, FEAT_HYPERVISOR);
-    return leaf <= m->max_basic;
+    return leaf <= max_basic(c);
 }
 
 /* In all other leaves ECX means nothing. */
@@ -311,7 +318,7 @@ void cpuid(struct vcpu *c, u32 leaf, u32 sub, u32 out[4])
     if (!leaf_exists(c, leaf)) {
         if (c->group->model->amd)
             return;
-        leaf = c->group->model->max_basic; /* Intel answers with the last basic leaf then */
+        leaf = max_basic(c); /* Intel answers with the last basic leaf then */
     }
     if (!leaf_has_subleaves(leaf))
         sub = 0;

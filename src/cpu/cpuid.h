@@ -49,6 +49,10 @@ static inline bool has(const struct vcpu *c, enum cpu_feature f)
     return model_has(c->group->model, f);
 }
 
+/* Bits of IA32_MISC_ENABLE that change what CPUID shows. */
+#define MISC_ENABLE_LIMIT_CPUID (1ull << 22) /* leaf 0 names 2 as the last */
+#define MISC_ENABLE_XD_DISABLE (1ull << 34)  /* NX is hidden, and EFER.NXE cannot be set */
+
 /* CPUID with EAX = leaf, ECX = sub, for this vCPU (topology, APIC id, OSXSAVE and XSAVE sizes follow its state). */
 void cpuid(struct vcpu *c, u32 leaf, u32 sub, u32 out[4]);
 

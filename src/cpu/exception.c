@@ -13,7 +13,6 @@
 #define DELIVERING_INTERRUPT 0x100
 
 #define DR6_FIXED 0xffff0ff0ull
-#define DR6_BREAKPOINTS 0xfull
 #define DR7_GD 0x2000ull
 
 struct delivery {

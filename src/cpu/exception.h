@@ -8,6 +8,7 @@
 
 enum { /* DR6; the lowest four say which breakpoint matched */
     DR6_BD = 0x2000, /* DR7.GD forbids access to debug registers */
+    DR6_BREAKPOINTS = 0xf,
     DR6_BS = 0x4000, /* single step */
     DR6_BT = 0x8000, /* task switch */
 };

@@ -58,8 +58,11 @@ static void int3(struct vcpu *c, const struct insn *i)
     exception_deliver(c, EVENT_SOFTWARE, EXC_BP, false, 0);
 }
 
+/* Breakpoints that MOV SS held back belong to this #DB. */
 static void int1(struct vcpu *c, const struct insn *i)
 {
+    c->s.dr[6] |= c->s.pending_db & DR6_BREAKPOINTS;
+    c->s.pending_db = 0;
     exception_deliver(c, EVENT_ICEBP, EXC_DB, false, 0);
 }
 

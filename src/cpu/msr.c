@@ -68,10 +68,10 @@ enum {
  * system call. */
 #define SPEC_CTRL_BITS (BIT(0) | BIT(1) | BIT(2) | BIT(10))
 
-/* MISC_ENABLE: fast strings; branch trace and precise event records are unavailable; no MONITOR, no limit on CPUID, no
- * disabled NX. */
+/* MISC_ENABLE's read-only bits: branch trace and precise event records are unavailable, and so is performance monitoring.
+ * Of the others the limit on CPUID and the disabled NX have effects (cpuid.c and below). */
 #define MISC_ENABLE_SET (BIT(11) | BIT(12))
-#define MISC_ENABLE_CLEAR (BIT(18) | BIT(22) | BIT(34))
+#define MISC_ENABLE_CLEAR BIT(7)
 
 /* Registers that hold what was written. */
 struct stored_msr {
@@ -124,6 +124,14 @@ static const struct constant_msr constants[] = {
 
 /* The same for AMD's processors: chip configuration that kernels read, and write to work around errata. */
 static const struct constant_msr amd_constants[] = {
+    {0xc0010000, FEAT_LM, true, 0},       /* performance event selects, which nothing counts … */
+    {0xc0010001, FEAT_LM, true, 0},
+    {0xc0010002, FEAT_LM, true, 0},
+    {0xc0010003, FEAT_LM, true, 0},
+    {0xc0010004, FEAT_LM, true, 0},       /* … and counters: no CPUID bit tells of these eight */
+    {0xc0010005, FEAT_LM, true, 0},
+    {0xc0010006, FEAT_LM, true, 0},
+    {0xc0010007, FEAT_LM, true, 0},
     {0xc0010010, FEAT_LM, true, 0},       /* SYSCFG */
     {0xc0010015, FEAT_LM, true, BIT(24)}, /* HWCR: the TSC runs at a constant rate */
     {0xc001001f, FEAT_LM, true, 0},       /* NB_CFG */
@@ -190,6 +198,8 @@ static bool efer_write(struct vcpu *c, u64 val)
 
     if (!c->group->model->efer_mask || val & ~c->group->model->efer_mask)
         return false;
+    if (val & ~c->s.efer & EFER_NXE && c->s.msr_misc_enable & MISC_ENABLE_XD_DISABLE)
+        return false;
     val = (val & ~(u64)EFER_LMA) | (c->s.efer & EFER_LMA);
     changed = val ^ c->s.efer;
     if (changed & EFER_LME && c->s.cr0 & CR0_PG)
@@ -224,7 +234,7 @@ static bool special_read(struct vcpu *c, u32 msr, u64 *ret)
         return has(c, FEAT_X2APIC) && !c->group->model->amd;
     case MSR_MISC_ENABLE:
         *ret = c->s.msr_misc_enable | MISC_ENABLE_SET;
-        return has(c, FEAT_CMOV);
+        return has(c, FEAT_CMOV) && !c->group->model->amd;
     case MSR_EFER:
         *ret = c->s.efer;
         return c->group->model->efer_mask;
@@ -258,7 +268,7 @@ static bool special_write(struct vcpu *c, u32 msr, u64 val)
         c->s.msr_feature_control = val;
         return true;
     case MSR_MISC_ENABLE:
-        if (!has(c, FEAT_CMOV))
+        if (!has(c, FEAT_CMOV) || c->group->model->amd)
             return false;
         c->s.msr_misc_enable = val & ~(MISC_ENABLE_SET | MISC_ENABLE_CLEAR);
         return true;

@@ -104,6 +104,7 @@ CODE(64, rmw, "lock incl (%rbx); nop; int3");
 CODE(64, push_watched, "mov %rsp, %rax; lea 8(%rbx), %rsp; push %rax; nop; mov %rax, %rsp; int3");
 CODE(64, rep_stos, "mov %rbx, %rdi; mov $4, %ecx; xor %eax, %eax; rep stosb; nop; int3");
 CODE(64, stack_load, "mov %ss, (%rbx); mov (%rbx), %ss; nop; nop; int3");
+CODE(64, stack_load_icebp, "mov (%rbx), %ss; .byte 0xf1; nop; int3");
 CODE(64, port_in, "mov $0x80, %edx; inb %dx, %al; nop; out %al, $0x80; nop; in $0x61, %al; int3");
 CODE(64, vector_store, "pxor %xmm0, %xmm0; movups %xmm0, (%rbx); nop; int3");
 CODE(64, x87_store, "fninit; fldz; fstpl (%rbx); nop; int3");
@@ -201,6 +202,8 @@ static void data_breakpoints(void)
     data_case("x87 store", x87_store, ON_WRITE, 1, 7, 0, 1, 6);
     data_case("MOV SS from watched memory: after the next instruction", stack_load, ON_RW, 2, 0, 0, 2, 2);
     check(count == 2 && seen[1].rip == (u64)stack_load + 5, "second trap at %lx", seen[1].rip - (u64)stack_load);
+    watched[0] = 0x10;
+    data_case("MOV SS from watched memory, INT1: one trap for both", stack_load_icebp, ON_RW, 2, 0, 0, 1, 3);
     data_case("data never fetched as code", nops, ON_RW, 1, 0, 0, 0, 0);
     dr_set(0, (u64)watched, ON_WRITE, 1);
     dr_set(3, (u64)watched + 4, ON_WRITE, 4);

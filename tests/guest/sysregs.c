@@ -235,6 +235,24 @@ static void syscalls(void)
     check(enter(&f) == 13, "SYSRET in ring 3: #GP");
 }
 
+/* TF counts as SYSCALL and SYSRET leave it. */
+static void syscalls_stepped(void)
+{
+    struct frame f = frame_at(do_syscall, 3);
+
+    f.rflags |= 0x100;
+    wrmsr(MSR_SFMASK, 0x100);
+    check(enter(&f) == 3 && !(caught.rflags & 0x100), "SYSCALL that masks TF: no step: vector %d", (int)caught.vector);
+    wrmsr(MSR_SFMASK, 0);
+    check(enter(&f) == 1 && caught.rip == (u64)at_lstar, "SYSCALL that does not: vector %d at %lx", (int)caught.vector,
+          caught.rip);
+    f = frame_at(do_sysretq, 0);
+    f.rcx = (u64)user_end;
+    f.r11 = 0x102;
+    check(enter(&f) == 1 && caught.rip == (u64)user_end && caught.cs == FAST + 35,
+          "SYSRET with TF: a step before the first instruction: vector %d at %lx", (int)caught.vector, caught.rip);
+}
+
 static void sysenters(void)
 {
     struct frame f = frame_at(do_sysenter, 3);
@@ -275,6 +293,7 @@ static void do_rdgsbase(void *arg) { asm volatile("rdgsbase %%rax" : : : "rax");
 
 static void bases(void)
 {
+    struct frame f;
     u64 got;
 
     wrmsr(MSR_GS_BASE, 0x1000);
@@ -292,6 +311,13 @@ static void bases(void)
     wrmsr(MSR_GS_BASE, 0x5000);
     asm volatile("mov %0, %%gs" : : "r"(0));
     check(rdmsr(MSR_GS_BASE) == 0 || !intel(), "a null selector: base %lx", rdmsr(MSR_GS_BASE));
+    asm volatile("mov %0, %%gs" : : "r"(0x10));
+    wrmsr(MSR_GS_BASE, 0x6000);
+    f = frame_at(user_end, 3);
+    enter(&f);
+    asm volatile("mov %%gs, %k0" : "=r"(got));
+    check((u16)got == 0 && rdmsr(MSR_GS_BASE) == 0x6000, "IRET to ring 3 drops GS %lx, not its base %lx", got,
+          rdmsr(MSR_GS_BASE));
     if (!feature(7, 0, EBX, 0))
         return;
     write_cr4(read_cr4() & ~0x10000ul);
@@ -426,6 +452,33 @@ static void others(void)
     }
 }
 
+/* What firmware may hide of the processor; Intel's have it. */
+static void misc_enable(void)
+{
+    enum { MSR_MISC_ENABLE = 0x1a0 };
+    u64 was, efer = rdmsr(MSR_EFER);
+    u32 r[4];
+
+    which = MSR_MISC_ENABLE;
+    if (!intel()) {
+        expect("IA32_MISC_ENABLE, not Intel's", get_msr, 0, 13);
+        return;
+    }
+    was = rdmsr(MSR_MISC_ENABLE);
+    wrmsr(MSR_MISC_ENABLE, was & ~0x1800ul);
+    check((rdmsr(MSR_MISC_ENABLE) & 0x1800) == 0x1800, "BTS and PEBS stay unavailable: %lx", rdmsr(MSR_MISC_ENABLE));
+    wrmsr(MSR_MISC_ENABLE, was | 1 << 22);
+    cpuid(0, 0, r);
+    check(r[EAX] == 2, "limited CPUID: last leaf %x", r[EAX]);
+    wrmsr(MSR_EFER, efer & ~0x800ul);
+    wrmsr(MSR_MISC_ENABLE, was | 1ul << 34);
+    check(!feature(0x80000001, 0, EDX, 20), "NX disabled: hidden");
+    expect_msr("EFER.NXE then", MSR_EFER, efer | 0x800, 13);
+    wrmsr(MSR_MISC_ENABLE, was);
+    check(feature(0x80000001, 0, EDX, 20), "and back");
+    wrmsr(MSR_EFER, efer);
+}
+
 void guest_main(void)
 {
     user_text_allow(true);
@@ -434,7 +487,9 @@ void guest_main(void)
     xcr0();
     msrs();
     syscalls();
+    syscalls_stepped();
     sysenters();
+    misc_enable();
     bases();
     umip();
     pcids();
