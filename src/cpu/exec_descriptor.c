@@ -210,27 +210,27 @@ static void verw(struct vcpu *c, const struct insn *i)
 }
 
 /* Raises the RPL of the destination to the source's. */
+/* The segment must be writable, the page only if the selector changes: so processors do it. */
 static void arpl(struct vcpu *c, const struct insn *i)
 {
-    u16 rpl = REG16(c, i->reg) & 3, sel;
-    struct mem_rmw m;
-    bool lower;
+    u16 rpl = REG16(c, i->reg) & 3, sel, raised;
+    u64 lin = 0;
 
     protected_mode_check(c);
     if (i->mem) {
-        mem_rmw_begin(c, insn_linear(c, i, 2, true), 2, &m);
-        sel = *(u16_any *)m.p;
-        lower = (sel & 3) < rpl;
-        if (lower)
-            *(u16_any *)m.p = (u16)((sel & ~3) | rpl);
-        mem_rmw_end(c, &m);
+        lin = insn_linear(c, i, 2, true);
+        sel = (u16)mem_read(c, lin, 2);
     } else {
         sel = REG16(c, i->rm);
-        lower = (sel & 3) < rpl;
-        if (lower)
-            REG16(c, i->rm) = (u16)((sel & ~3) | rpl);
     }
-    zf_set(c, lower);
+    raised = (u16)((sel & ~3) | rpl);
+    if ((sel & 3) < rpl) {
+        if (i->mem)
+            mem_write(c, lin, 2, raised);
+        else
+            REG16(c, i->rm) = raised;
+    }
+    zf_set(c, (sel & 3) < rpl);
 }
 
 const struct system_insn descriptor_insns[] = {

@@ -44,6 +44,8 @@ CODE(32, stos16, "addr16 rep stosb; int3");
 CODE(32, movs_down, "std; rep movsl; cld; int3");
 CODE(32, selectors, "lar %eax, %ecx; setz %dl; lsl %eax, %esi; setz %dh; verr %ax; setz %bl; verw %ax; setz %bh; int3");
 CODE(32, arpls, "arpl %ax, %bx; setz %cl; int3");
+CODE(32, arpl_memory, "arpl %ax, %fs:(%ebx); setz %cl; int3");
+CODE(32, enter_narrow, "enter $16, $2; int3");
 CODE(16, in16,
      "mov $0x12345678, %eax; add $1, %ax; push %ax; pushl %eax; call 1f; jmp 2f; 1: ret; 2: pop %ecx; pop %dx; int3");
 CODE(32, unaligned, "mov 1(%esi), %eax; int3");
@@ -503,6 +505,39 @@ static void selector_instructions(void)
     check((u16)caught.ebx == 0x12 && !(u8)caught.ecx, "RPL %x", caught.ebx);
 }
 
+/* ARPL demands a writable segment, whether or not it writes. */
+static void arpl_in_memory(void)
+{
+    struct frame f = frame_at(arpl_memory, 0);
+
+    *(u16 *)area = 0x10;
+    f.fs = gdt_set(DATA_SEL, (u32)area, 0xfff, 0x93, 4);
+    f.eax = 3;
+    expect("ARPL of memory raises", &f, 3, 0);
+    check(*(u16 *)area == 0x13 && (u8)caught.ecx == 1, "RPL %x", *(u16 *)area);
+    expect("ARPL of memory leaves", &f, 3, 0);
+    check(*(u16 *)area == 0x13 && (u8)caught.ecx == 0, "RPL %x", *(u16 *)area);
+    f.fs = gdt_set(DATA_SEL, (u32)area, 0xfff, 0x91, 4);
+    expect("ARPL of read-only memory that stays the same", &f, 13, 0);
+}
+
+/* 32-bit ENTER on a 16-bit stack: the frame's address is a difference of all 32 bits. */
+static void enter_on_narrow_stack(void)
+{
+    struct frame f = frame_at(enter_narrow, 0);
+
+    f.ss = gdt_set(DATA_SEL, (u32)area, 0x1ffff, 0x93, 0);
+    f.esp = 0x30100;
+    f.ebp = 0x1ffe0;
+    fill(area, 0, 0x200);
+    expect("32-bit ENTER on a 16-bit stack", &f, 3, 0);
+    check(caught.ebp == 0x300fc && *(u32 *)(area + 0xfc) == 0x1ffe0 && *(u32 *)(area + 0xf4) == 0x300fc &&
+              (u16)caught.esp == 0xe4, "frame at %x, SP %x", caught.ebp, (u16)caught.esp);
+    f.esp = 0x30000;
+    expect("32-bit ENTER at SP 0", &f, 3, 0);
+    check(caught.ebp == 0x2fffc && *(u32 *)(area + 0xfffc) == 0x1ffe0, "frame at %x", caught.ebp);
+}
+
 static void ldt(void)
 {
     static u64 table[4];
@@ -552,6 +587,8 @@ void guest_main(void)
     old_instructions();
     strings();
     selector_instructions();
+    arpl_in_memory();
+    enter_on_narrow_stack();
     ldt();
     alignment();
 }

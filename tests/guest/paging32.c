@@ -13,6 +13,8 @@ enum { CR4_PSE = 0x10, CR4_PAE = 0x20, CR4_PGE = 0x80, CR4_SMEP = 1 << 20, CR0_W
 CODE(32, do_read, "mov (%ebx), %al; int3");
 CODE(32, do_write, "mov %al, (%ebx); int3");
 CODE(32, do_fetch, "jmp *%ebx");
+CODE(32, arpl_same, "xor %eax, %eax; arpl %ax, (%ebx); int3");
+CODE(32, arpl_raise, "mov $3, %eax; arpl %ax, (%ebx); int3");
 CODE(32, read_cross, "mov (%ebx), %eax; int3");
 
 static u32 *directory, *table;
@@ -71,6 +73,8 @@ static void permissions32(void)
     set32(P | W | U, P | U);
     expect("read-only page: user read", do_read, 3, 3, 0);
     expect("read-only page: user write", do_write, 3, 14, 7);
+    expect("read-only page: ARPL that need not write", arpl_same, 3, 3, 0);
+    expect("read-only page: ARPL that writes", arpl_raise, 3, 14, 7);
     expect("read-only page, no WP: write", do_write, 0, 3, 0);
     set32(P | U, P | W | U);
     expect("read-only directory entry: user write", do_write, 3, 14, 7);
