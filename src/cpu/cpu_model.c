@@ -39,6 +39,13 @@ static const u8 features_v2[] = {
     F(INVARIANT_TSC), F(RDTSCP), F(RDPID), F(PDPE1GB), F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP),
     F(ERMS), F(FSRM), F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO),
     F(BTC_NO), F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), END};
+static const u8 extras_v1[] = {
+    F(SS), F(SSE3), F(SSSE3), F(CX16), F(LAHF64),
+    F(SSE41), F(SSE42), F(POPCNT), F(HYPERVISOR), F(X2APIC), F(TSC_DEADLINE), F(TSC_ADJUST), F(ARAT),
+    F(INVARIANT_TSC), F(RDTSCP), F(RDPID), F(PDPE1GB), F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP),
+    F(ERMS), F(FSRM), F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO),
+    F(BTC_NO), F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), END};
+static const u8 features_v1[] = {F(SSE2), F(CLFSH), F(SYSCALL), F(NX), F(LM), END};
 static const u8 extras_v2[] = {
     F(PCLMULQDQ), F(AES), F(RDRAND), F(RDSEED), F(CLFLUSHOPT), F(CLWB), F(FDP_EXCPTN_ONLY), F(ZERO_FCS_FDS), END};
 static const u8 features_v3[] = {F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), END};
@@ -107,6 +114,20 @@ static const struct cpu_model_def model_core2duo = {
     .max_extended = 0x80000008,
     .phys_bits = 36,
 };
+/* The baseline of the ABI, with all that x86-64-v2 has beyond it where that can be had: for engines that can show less than the
+ * host has. */
+static const struct cpu_model_def model_v1 = {
+    .name = "x86-64",
+    .what = "64-bit with SSE2; of x86-64-v2 what can be had",
+    .base = &model_pentium3,
+    .features = features_v1,
+    .extras = extras_v1,
+    .signature = 0x106a5,
+    .signature_amd = 0xa00f11,
+    .max_basic = 0x16,
+    .max_extended = 0x80000008,
+    .phys_bits = 46,
+};
 static const struct cpu_model_def model_v2 = {
     .name = "x86-64-v2",
     .what = "64-bit with SSE4.2 and POPCNT",
@@ -153,11 +174,12 @@ static const struct cpu_model_def model_host = {
     .phys_bits = 46,
 };
 
-static const struct cpu_model_def *const model_defs[] = {&model_486, &model_pentium, &model_pentium3, &model_core2duo,
-                                                         &model_v2,  &model_v3,      &model_v4,       &model_host};
+static const struct cpu_model_def *const model_defs[] = {&model_486, &model_pentium, &model_pentium3,
+                                                         &model_core2duo, &model_v1, &model_v2,
+                                                         &model_v3, &model_v4, &model_host};
 
 /* Best first. */
-static const struct cpu_model_def *const default_models[] = {&model_v4, &model_v3, &model_v2};
+static const struct cpu_model_def *const default_models[] = {&model_v4, &model_v3, &model_v2, &model_v1};
 
 struct feature_set {
     u64 bits[FEATURE_WORDS];
@@ -368,12 +390,14 @@ static struct cpu_model *model_make(const struct cpu_model_def *def, const struc
 
 /* -ENOTSUP with the missing feature's number in *ret_missing. */
 static int model_try(const struct cpu_model_def *def, const struct cpu_model_switches *switches,
-                     struct cpu_model **ret, int *ret_missing)
+                     const struct cpu_model_limit *limit, struct cpu_model **ret, int *ret_missing)
 {
     struct feature_set need = {{0}}, extra = {{0}}, backed = backed_features();
     struct cpu_model *m;
     int missing;
 
+    for (int n = 0; limit && n < FEATURE_WORDS; n++)
+        backed.bits[n] &= limit->features[n];
     features_needed(def, &need, &extra);
     features_switch(switches, &need, &extra);
     missing = feature_missing(&need, &backed);
@@ -384,6 +408,8 @@ static int model_try(const struct cpu_model_def *def, const struct cpu_model_swi
     m = model_make(def, switches, &need, &extra, &backed);
     if (!m)
         return -ENOMEM;
+    if (limit)
+        m->phys_bits = MIN(m->phys_bits, limit->phys_bits);
     *ret = m;
     return 0;
 }
@@ -406,16 +432,17 @@ static int unknown_model(const char *name, struct err *e)
     return err_set(e, -EINVAL, "--cpu-model '%s': no such model; there are %s", name, list);
 }
 
-static int model_create_error(const char *name, int r, int missing, struct err *e)
+static int model_create_error(const char *name, const struct cpu_model_limit *limit, int r, int missing, struct err *e)
 {
     if (r == -ENOMEM)
         return err_set(e, r, "CPU model: out of memory");
     return err_set(e, r,
-                   "--cpu-model '%s': this host's CPU lacks %s; leave the flag out for the best model that it can back",
-                   name, cpu_feature_places[missing].name);
+                   "--cpu-model '%s': %s lacks %s; leave the flag out for the best model that it can back", name,
+                   limit ? "this host's /dev/kvm" : "this host's CPU", cpu_feature_places[missing].name);
 }
 
-int cpu_model_create(const struct cpu_model_name *name, struct cpu_model **ret, struct err *e)
+int cpu_model_create(const struct cpu_model_name *name, const struct cpu_model_limit *limit, struct cpu_model **ret,
+                     struct err *e)
 {
     struct cpu_model_switches switches;
     const struct cpu_model_def *def;
@@ -427,13 +454,13 @@ int cpu_model_create(const struct cpu_model_name *name, struct cpu_model **ret, 
         def = model_find(switches.name);
         if (!def)
             return unknown_model(switches.name, e);
-        r = model_try(def, &switches, ret, &missing);
-        return r ? model_create_error(name->text, r, missing, e) : 0;
+        r = model_try(def, &switches, limit, ret, &missing);
+        return r ? model_create_error(name->text, limit, r, missing, e) : 0;
     }
     r = -ENOTSUP;
     for (size_t n = 0; r == -ENOTSUP && n < ARRAY_SIZE(default_models); n++)
-        r = model_try(default_models[n], &switches, ret, &missing);
-    return r ? model_create_error(name->text[0] ? name->text : "x86-64-v2", r, missing, e) : 0;
+        r = model_try(default_models[n], &switches, limit, ret, &missing);
+    return r ? model_create_error(name->text[0] ? name->text : "x86-64", limit, r, missing, e) : 0;
 }
 
 void cpu_model_free(struct cpu_model *m)

@@ -1,8 +1,8 @@
 /* The CPUID instruction: leaf by leaf, from the model's features and the vCPU's state. SDM vol. 2 CPUID; AMD64 APM
  * vol. 3 appendix E for the extended leaves.
  *
- * The TSC and the APIC timer run at 1 GHz, which leaves 15H, 16H and 40000010H say, so that nobody needs to
- * calibrate. The caches are invented: they shape nothing in an interpreter. */
+ * Leaves 15H, 16H and 40000010H say how fast the TSC and the APIC timer run (1 GHz, but for engines that cannot make the TSC
+ * so), so that nobody needs to calibrate. The caches are invented: they shape nothing in an interpreter. */
 #include "cpu/cpuid.h"
 
 #include "cpu/xstate.h"
@@ -167,16 +167,20 @@ static void leaf_xsave(struct vcpu *c, u32 sub, u32 out[4])
     }
 }
 
-/* TSC = crystal * EBX / EAX. */
+/* TSC = crystal * EBX / EAX; the crystal is what the APIC timer counts. */
 static void leaf_tsc(struct vcpu *c, u32 sub, u32 out[4])
 {
     out[EAX] = out[EBX] = 1;
+    if (c->group->tsc_khz != FREQUENCY_KHZ) {
+        out[EAX] = FREQUENCY_KHZ;
+        out[EBX] = c->group->tsc_khz;
+    }
     out[ECX] = FREQUENCY_HZ;
 }
 
 static void leaf_frequency(struct vcpu *c, u32 sub, u32 out[4])
 {
-    out[EAX] = out[EBX] = FREQUENCY_HZ / 1000000;
+    out[EAX] = out[EBX] = c->group->tsc_khz / 1000;
     out[ECX] = 100; /* bus, MHz */
 }
 
@@ -193,7 +197,8 @@ static void leaf_hypervisor(struct vcpu *c, u32 sub, u32 out[4])
 /* TSC and APIC bus frequency in kHz, as VMware defined it. */
 static void leaf_hypervisor_timing(struct vcpu *c, u32 sub, u32 out[4])
 {
-    out[EAX] = out[EBX] = FREQUENCY_KHZ;
+    out[EAX] = c->group->tsc_khz;
+    out[EBX] = FREQUENCY_KHZ;
 }
 
 static void leaf_extended_max(struct vcpu *c, u32 sub, u32 out[4])

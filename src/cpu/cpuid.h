@@ -35,9 +35,17 @@ struct cpu_model {
     u32 max_basic, max_extended; /* leaves; max_extended 0: none */
 };
 
-/* After ext_setup. Finds the model, or the best one the host can back for an empty name. -EINVAL with a sentence
- * that lists the models for an unknown one, -ENOTSUP naming the missing feature for one the host cannot back. */
-int cpu_model_create(const struct cpu_model_name *name, struct cpu_model **ret, struct err *e);
+/* What an engine can show at most, one bit a feature. */
+struct cpu_model_limit {
+    u64 features[FEATURE_WORDS];
+    int phys_bits;
+};
+
+/* After ext_setup. Finds the model, or the best one the host can back for an empty name; within `limit`, unless
+ * that is NULL. -EINVAL with a sentence that lists the models for an unknown one, -ENOTSUP naming the missing feature for
+ * one that cannot be backed. */
+int cpu_model_create(const struct cpu_model_name *name, const struct cpu_model_limit *limit, struct cpu_model **ret,
+                     struct err *e);
 void cpu_model_free(struct cpu_model *m);
 
 static inline bool model_has(const struct cpu_model *m, enum cpu_feature f)

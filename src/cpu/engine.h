@@ -7,8 +7,13 @@
 #define CPU_ENGINE_H
 #include "cpu/vcpu_state.h"
 
+struct cpu_model_limit;
+
 struct engine {
     const char *name; /* as --cpu-engine takes it */
+
+    /* What CPU models can show under it; -E… and a sentence if it cannot be used at all. NULL: what the host can back. */
+    int (*model_limit)(struct cpu_model_limit *limit, struct err *e);
 
     /* What the vCPUs of a machine share: after memory and CPU model exist, before the vCPUs; and after they are gone.
      * NULL: nothing. The free functions are also called after a creation that failed half-way. */
@@ -31,12 +36,16 @@ struct engine {
      * thread, or the vCPU does not run. NULL: nothing is elsewhere but what vcpu_state_sync() sees to. */
     void (*state_fetch)(struct vcpu *c);
 
+    /* The TSC as the guest reads it. Own thread. NULL: it follows the machine's clock (msr.h). */
+    u64 (*tsc_read)(struct vcpu *c);
+
     /* Forgets what was derived from guest memory and its map: decoded or translated code. Own thread, or the world is
      * stopped. */
     void (*flush)(struct vcpu *c);
 };
 
 extern const struct engine interp_engine; /* interp.c */
+extern const struct engine kvm_engine;    /* kvm_vm.c */
 
 /* The engine that a configuration names, or the best of this build for CPU_ENGINE_AUTO; -ENOTSUP and a sentence when there is
  * no such engine. */

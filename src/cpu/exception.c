@@ -318,7 +318,7 @@ static bool makes_double_fault(int first, int second)
     return fault_class(first) == FAULT_PAGE && fault_class(second) != FAULT_BENIGN;
 }
 
-static void shutdown(struct vcpu *c)
+void vcpu_shutdown(struct vcpu *c)
 {
     vcpu_trace(c, CPU, "vcpu %d: triple fault at %04x:%llx", c->index, c->s.seg_sel[SEG_CS],
                (unsigned long long)c->s.gpr[RIP]);
@@ -335,7 +335,7 @@ void exception_handle_fault(struct vcpu *c)
     c->insn = NULL; /* RIP is where it belongs: a fault during delivery must not move it again */
     c->s.pending_db = 0;
     if (first == EXC_DF && fault_class(second) != FAULT_BENIGN)
-        shutdown(c);
+        vcpu_shutdown(c);
     else if (first >= 0 && makes_double_fault(first, second))
         exception_deliver(c, EVENT_FAULT, EXC_DF, true, 0);
     else

@@ -37,6 +37,9 @@ void exception_deliver(struct vcpu *c, enum event_kind kind, int vector, bool ha
  * shutdown callback) as the manual says. May itself come back through c->fault_jump. */
 void exception_handle_fault(struct vcpu *c);
 
+/* Triple fault: the vCPU stands still, and the machine is told. */
+void vcpu_shutdown(struct vcpu *c);
+
 /* Loads RFLAGS as POPF and IRET do after masking, and updates the mode (TF, AC, VM). */
 void flags_load(struct vcpu *c, u64 flags);
 

@@ -48,6 +48,7 @@ struct interp {
     struct block *hash[HASH_SIZE];
     struct quick quick[QUICK_SIZE];
     struct insn crossing; /* the page-crossing instruction under way */
+    bool uncached;        /* interp_step_uncached: `crossing` for every instruction */
 };
 
 int interp_create(struct vcpu *c, struct err *e)
@@ -217,7 +218,7 @@ static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
         } else {
             bytes[n] = *tlb_hva(t, at);
         }
-        if (n + 1 >= room || t->fetch & TLB_MMIO)
+        if (n + 1 >= MIN(room, 15) || t->fetch & TLB_MMIO)
             if (decode_insn(c, bytes, (int)n + 1, c->code_size, i))
                 break;
     }
@@ -308,7 +309,7 @@ static void step_insn(struct vcpu *c)
 
     check_code_limit(c, 1);
     lin = fetch_linear(c);
-    b = block_find(c, lin);
+    b = c->interp->uncached ? NULL : block_find(c, lin);
     if (b) {
         check_code_limit(c, b->insn[0].len);
         insns_run(c, &b->insn[0], &b->insn[1]);
@@ -501,6 +502,26 @@ void interp_step_debug(struct vcpu *c, bool events)
         fault_caught(c);
     else
         debug_step(c, events);
+}
+
+void interp_step_uncached(struct vcpu *c)
+{
+    c->interp->uncached = true;
+    if (__builtin_setjmp(c->fault_jump))
+        fault_caught(c);
+    else if (c->s.pending_db && !c->s.debug_shadow)
+        debug_trap_deliver(c);
+    else
+        step_careful(c);
+    c->interp->uncached = false;
+}
+
+void interp_deliver(struct vcpu *c, enum event_kind kind, int vector, bool has_error, u32 error)
+{
+    if (__builtin_setjmp(c->fault_jump))
+        fault_caught(c);
+    else
+        exception_deliver(c, kind, vector, has_error, error);
 }
 
 int interp_try(struct vcpu *c)

@@ -4,6 +4,7 @@
  * A periodic timer's next deadline counts from its last one, so it does not drift; expiries that were missed are one
  * interrupt. */
 #include "cpu/lapic_state.h"
+#include "cpu/msr.h"
 
 /* A guest that asks for more periodic interrupts than this gets every n-th: it must not keep the host's loop busy. */
 #define FASTEST_NS 20000
@@ -144,11 +145,12 @@ void lapic_timer_divide_write(struct vcpu *c, u32 val)
 /* The clock's moment of a TSC value, TIMER_NEVER if too far away; the past is now. */
 static u64 tsc_moment(const struct lapic *l, u64 tsc)
 {
-    u64 t = now(l), tsc_now = t + (u64)l->vcpu->s.tsc_offset;
+    u64 t = now(l), tsc_now = tsc_read(l->vcpu), ns;
 
     if (tsc <= tsc_now)
         return t;
-    return tsc - tsc_now < TIMER_NEVER - t ? t + (tsc - tsc_now) : TIMER_NEVER;
+    ns = tsc_nanoseconds(l->vcpu->group, tsc - tsc_now);
+    return ns < TIMER_NEVER - t ? t + ns : TIMER_NEVER;
 }
 
 u64 lapic_timer_tsc_deadline_read(struct vcpu *c)

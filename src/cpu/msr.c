@@ -7,6 +7,7 @@
 
 #include "cpu/cpuid.h"
 #include "cpu/descriptor.h"
+#include "cpu/engine.h"
 #include "cpu/exec_system.h"
 #include "cpu/lapic.h"
 #include "cpu/vcpu_trace.h"
@@ -55,7 +56,6 @@ enum {
 
 #define UPPER_HALF 0xffffffff00000000ull
 #define FEATURE_CONTROL_LOCK 1u
-#define RATIO_1GHZ (10u << 8) /* of a 100 MHz bus */
 
 /* Bits of IA32_ARCH_CAPABILITIES, all of the kind "not affected": SDM vol. 4 table 2-2. */
 #define ARCH_CAPABILITIES                                                                                      \
@@ -112,10 +112,8 @@ static const struct constant_msr constants[] = {
     {MSR_EBL_CR_POWERON, FEAT_CMOV, true, 0},
     {MSR_SMI_COUNT, FEAT_X2APIC, false, 0},
     {MSR_BIOS_UPDT_TRIG, FEAT_CMOV, true, 0},
-    {MSR_PLATFORM_INFO, FEAT_X2APIC, false, RATIO_1GHZ},
     {MSR_ARCH_CAPABILITIES, FEAT_ARCH_CAPABILITIES, false, ARCH_CAPABILITIES},
     {MSR_MCG_CAP, FEAT_MCA, false, 0}, /* no banks */
-    {MSR_PERF_STATUS, FEAT_X2APIC, false, RATIO_1GHZ},
     {MSR_LASTBRANCHFROM, FEAT_CMOV, false, 0},
     {MSR_LASTBRANCHTO, FEAT_CMOV, false, 0},
     {MSR_LASTINTFROM, FEAT_CMOV, false, 0},
@@ -180,7 +178,9 @@ static u64 clock_read(struct vcpu *c)
 
 u64 tsc_read(struct vcpu *c)
 {
-    return clock_read(c) + (u64)c->s.tsc_offset;
+    if (c->group->engine->tsc_read)
+        return c->group->engine->tsc_read(c);
+    return tsc_ticks(c->group, clock_read(c)) + (u64)c->s.tsc_offset;
 }
 
 /* A write of the TSC shows in IA32_TSC_ADJUST and the other way round: SDM vol. 3 §17.17.3. */
@@ -229,6 +229,10 @@ static bool special_read(struct vcpu *c, u32 msr, u64 *ret)
     case MSR_TSC_ADJUST:
         *ret = c->s.msr_tsc_adjust;
         return has(c, FEAT_TSC_ADJUST);
+    case MSR_PLATFORM_INFO:
+    case MSR_PERF_STATUS: /* the TSC's rate in multiples of a bus clock of 100 MHz */
+        *ret = (c->group->tsc_khz / 100000 & 0xff) << 8;
+        return has(c, FEAT_X2APIC);
     case MSR_FEATURE_CONTROL:
         *ret = c->s.msr_feature_control;
         return has(c, FEAT_X2APIC) && !c->group->model->amd;

@@ -16,6 +16,7 @@
 #include "cpu/event.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
+#include "cpu/msr.h"
 #include "cpu/tlb.h"
 #include "cpu/vcpu_state.h"
 #include "cpu/vcpu_trace.h"
@@ -126,7 +127,7 @@ static void msrs_reset(struct vcpu *c)
     memset(c->s.msr_mtrr_fixed, 0, sizeof(c->s.msr_mtrr_fixed));
     memset(c->s.msr_mtrr_base, 0, sizeof(c->s.msr_mtrr_base));
     memset(c->s.msr_mtrr_mask, 0, sizeof(c->s.msr_mtrr_mask));
-    c->s.tsc_offset = -(s64)clock_now(c->group->config.clock);
+    c->s.tsc_offset = -(s64)tsc_ticks(c->group, clock_now(c->group->config.clock));
     c->s.xcr0 = 1;
     c->s.xss = 0;
     c->s.pkru = 0;
@@ -381,9 +382,20 @@ int vcpu_model_check(const struct cpu_model_name *name, struct err *e)
     int r = ext_setup(e);
 
     if (!r)
-        r = cpu_model_create(name, &model, e);
+        r = cpu_model_create(name, NULL, &model, e);
     cpu_model_free(model);
     return r;
+}
+
+static int model_create(struct vcpu_group *g, struct err *e)
+{
+    struct cpu_model_limit limit;
+    int r;
+
+    if (!g->engine->model_limit)
+        return cpu_model_create(&g->config.model, NULL, &g->model, e);
+    r = g->engine->model_limit(&limit, e);
+    return r ? r : cpu_model_create(&g->config.model, &limit, &g->model, e);
 }
 
 int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group **ret, struct err *e)
@@ -402,9 +414,10 @@ int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group 
         return err_set(e, -ENOMEM, "vCPUs: out of memory");
     g->config = *config;
     g->engine = engine;
+    g->tsc_khz = TSC_KHZ_DEFAULT;
     g->count = config->count;
     world_init(g);
-    r = cpu_model_create(&config->model, &g->model, e);
+    r = model_create(g, e);
     if (!r)
         r = vector_setup(g, e);
     if (!r && engine->group_create)

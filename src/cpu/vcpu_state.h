@@ -83,7 +83,7 @@ struct vcpu_state {
     u64 msr_tsc_adjust, msr_tsc_aux, msr_pat, msr_misc_enable, msr_spec_ctrl, msr_apic_base, msr_tsc_deadline;
     u64 msr_feature_control, msr_bios_sign_id, msr_debugctl, msr_mcg_status, msr_mtrr_def_type;
     u64 msr_mtrr_fixed[11], msr_mtrr_base[8], msr_mtrr_mask[8];
-    s64 tsc_offset;     /* guest TSC = clock ns (the TSC runs at 1 GHz) + tsc_offset */
+    s64 tsc_offset;     /* guest TSC = clock ns in ticks of the TSC (tsc_ticks) + tsc_offset */
     u64 fip, fdp;       /* x87 instruction and operand pointers: the host's own would show our addresses */
     u16 fcs, fds, fop;
     u16 pad2;
@@ -96,6 +96,8 @@ extern const struct state_table vcpu_state_table;
 struct insn;
 struct block;
 struct interp;
+struct kvm_vcpu;
+struct kvm_vm;
 struct lapic;
 struct cpu_model;
 struct engine;
@@ -134,6 +136,7 @@ struct vcpu {
     struct tlb *tlb;
     struct interp *interp;
     struct lapic *lapic;
+    struct kvm_vcpu *kvm; /* under the KVM engine */
 
     /* exception under way: see cpu/exception.h */
     void *fault_jump[5];
@@ -162,8 +165,10 @@ struct vcpu {
 struct vcpu_group {
     struct vcpu_group_config config;
     const struct engine *engine;
+    struct kvm_vm *kvm; /* under the KVM engine */
     struct cpu_model *model;
     struct vector_stubs *vector;
+    u32 tsc_khz; /* how fast the guest's TSC runs: 1 GHz unless the engine cannot make it so */
     int count;
     struct vcpu *vcpu[VCPUS_MAX];
     bool stopping;

@@ -212,6 +212,22 @@ static void image_pointers(struct vcpu *c)
     memcpy(area + IMAGE_FDP, &c->s.fdp, 8);
 }
 
+void ext_image_to_host(struct vcpu *c, u8 *to)
+{
+    image_sanitize(c);
+    image_pointers(c);
+    copy_components(to, ext_area(c), true);
+}
+
+void ext_image_from_host(struct vcpu *c, const u8 *from)
+{
+    copy_components(ext_area(c), from, false);
+    image_sanitize(c);
+    memcpy(&c->s.fop, ext_area(c) + IMAGE_FOP, 2);
+    memcpy(&c->s.fip, ext_area(c) + IMAGE_FIP, 8);
+    memcpy(&c->s.fdp, ext_area(c) + IMAGE_FDP, 8);
+}
+
 NO_SANITIZER void ext_save_slow(struct vcpu *c)
 {
     c->ext_live = false;

@@ -50,6 +50,10 @@ static inline u64 *ext_xstate_bv(struct vcpu *c)
 /* XINUSE: the components that are not in their initial configuration (XGETBV with ECX = 1 shows this and XCR0). Saves. */
 u64 ext_in_use(struct vcpu *c);
 
+/* The image in the host's layout (4096 bytes, cleared before), as KVM and ptrace have it, and back. ext_save() first. */
+void ext_image_to_host(struct vcpu *c, u8 *to);
+void ext_image_from_host(struct vcpu *c, const u8 *from);
+
 /* INIT/RESET values: FCW 037F at INIT, 0040 after RESET …; SDM vol. 3 table 9-1. */
 void ext_reset(struct vcpu *c, bool init_only);
 

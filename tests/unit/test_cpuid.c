@@ -32,7 +32,7 @@ static void unknown_model_lists_all(void **unused)
     struct cpu_model *m = NULL;
     struct err e;
 
-    assert_int_equal(cpu_model_create(&name, &m, &e), -EINVAL);
+    assert_int_equal(cpu_model_create(&name, NULL, &m, &e), -EINVAL);
     assert_null(m);
     assert_non_null(strstr(e.text, "pdp-11"));
     assert_non_null(strstr(e.text, "x86-64-v3"));
@@ -47,7 +47,7 @@ static void list_one(void *ctx, const char *name, const char *what)
     int r;
 
     snprintf(model.text, sizeof(model.text), "%s", name);
-    r = cpu_model_create(&model, &m, &e);
+    r = cpu_model_create(&model, NULL, &m, &e);
     assert_true(r == 0 || r == -ENOTSUP);
     if (r) {
         assert_non_null(strstr(e.text, name));
@@ -106,7 +106,7 @@ static void bad_switches_are_refused(void **unused)
         struct cpu_model_name name;
 
         snprintf(name.text, sizeof(name.text), "%s", bad[n]);
-        assert_int_equal(cpu_model_create(&name, &m, &e), -EINVAL);
+        assert_int_equal(cpu_model_create(&name, NULL, &m, &e), -EINVAL);
         assert_non_null(strstr(e.text, "--cpu-model"));
     }
     assert_null(m);
@@ -212,7 +212,7 @@ static void xsave_sizes(void **unused)
     struct cpu_model *m;
     struct err e;
 
-    if (cpu_model_create(&(struct cpu_model_name){"x86-64-v3"}, &m, &e))
+    if (cpu_model_create(&(struct cpu_model_name){"x86-64-v3"}, NULL, &m, &e))
         skip();
     cpu_model_free(m);
     with_model("x86-64-v3", 1);

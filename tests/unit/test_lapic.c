@@ -3,6 +3,7 @@
  * thread. */
 #include "cpu/cpuid.h"
 #include "cpu/lapic.h"
+#include "cpu/msr.h"
 #include "cpu/xstate.h"
 
 #include <sched.h>
@@ -38,6 +39,11 @@ void vcpu_attend(struct vcpu *c, u32 bits)
 void ext_save_slow(struct vcpu *c)
 {
     fail_msg("no extended state is live here");
+}
+
+u64 tsc_read(struct vcpu *c)
+{
+    return tsc_ticks(&group, clock_now(&machine_clock)) + (u64)c->s.tsc_offset;
 }
 
 static void bus_eoi(void *ctx, u8 vector)
@@ -147,6 +153,7 @@ static int setup(void **unused)
     eoi_count = 0;
     group.model = &model;
     group.count = CPUS;
+    group.tsc_khz = TSC_KHZ_DEFAULT;
     group.config.clock = &machine_clock;
     group.config.timers = &timers;
     group.config.bus.eoi = bus_eoi;
