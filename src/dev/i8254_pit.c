@@ -27,7 +27,8 @@ struct i8254_channel {
     u8 latched_status;
     u8 low_byte;     /* the first half of a two-byte count */
     u8 mode, access; /* access: ACCESS_LOW to ACCESS_BOTH */
-    bool bcd, gate;
+    u8 control; /* bits 5 to 0 of the last control word as written, for the status: modes 6 and 7 are 2 and 3 */
+    bool gate;
     bool next_low;   /* mode 3: the new count takes over at the end of the high half, and begins with its low half */
     bool loaded;     /* a count was written since the control word */
     bool started;    /* modes 1 and 5: a trigger came */
@@ -55,7 +56,7 @@ struct i8254_pit {
 #define CHANNEL_FIELDS(c)                                                                                           \
     PIT_STATE(c.start), PIT_STATE(c.next_at), PIT_STATE(c.frozen), PIT_STATE(c.count), PIT_STATE(c.next_count),   \
     PIT_STATE(c.latched), PIT_STATE(c.latched_status), PIT_STATE(c.low_byte), PIT_STATE(c.mode),                     \
-    PIT_STATE(c.access), PIT_STATE(c.bcd), PIT_STATE(c.gate), PIT_STATE(c.next_low), PIT_STATE(c.loaded),            \
+    PIT_STATE(c.access), PIT_STATE(c.control), PIT_STATE(c.gate), PIT_STATE(c.next_low), PIT_STATE(c.loaded),            \
     PIT_STATE(c.started), PIT_STATE(c.stopped), PIT_STATE(c.write_high), PIT_STATE(c.read_high),                   \
     PIT_STATE(c.count_latched), PIT_STATE(c.status_latched)
 
@@ -82,6 +83,11 @@ static u64 tick_ns(u64 tick)
 static bool periodic(const struct i8254_channel *c)
 {
     return c->mode == 2 || c->mode == 3;
+}
+
+static bool bcd(const struct i8254_channel *c)
+{
+    return c->control & 1;
 }
 
 static bool triggered(const struct i8254_channel *c)
@@ -172,7 +178,7 @@ static u32 from_bcd(u16 n)
 /* What the counting element shows. */
 static u16 count_read(const struct i8254_channel *c, u64 now)
 {
-    u32 span = c->bcd ? 10000 : 65536, val = 0;
+    u32 span = bcd(c) ? 10000 : 65536, val = 0;
     u64 e = elapsed(c, now);
 
     if (counting(c)) {
@@ -183,14 +189,14 @@ static u16 count_read(const struct i8254_channel *c, u64 now)
         else
             val = (c->count + span - (u32)(e % span)) % span;
     }
-    return c->bcd ? to_bcd(val) : (u16)val;
+    return bcd(c) ? to_bcd(val) : (u16)val;
 }
 
 static u8 status_read(const struct i8254_channel *c, u64 now)
 {
     bool null_count = !c->loaded || c->next_count || (s64)(now - c->start) < 0;
 
-    return (u8)(out_level(c, now) << 7 | null_count << 6 | c->access << 4 | c->mode << 1 | c->bcd);
+    return (u8)(out_level(c, now) << 7 | null_count << 6 | (c->control & 0x3f));
 }
 
 static u64 rise_ns(const struct i8254_pit *p)
@@ -261,9 +267,9 @@ static void count_write(struct i8254_channel *c, u8 val, u64 now)
     if (c->access == ACCESS_BOTH)
         raw |= c->low_byte;
     c->write_high = false;
-    count = c->bcd ? from_bcd(raw) : raw;
+    count = bcd(c) ? from_bcd(raw) : raw;
     if (!count)
-        count = c->bcd ? 10000 : 65536;
+        count = bcd(c) ? 10000 : 65536;
     count_load(c, count, now);
 }
 
@@ -325,7 +331,7 @@ static void mode_write(struct i8254_channel *c, u8 val)
 
     c->mode = mode > 5 ? mode - 4 : mode;
     c->access = val >> 4 & 3;
-    c->bcd = val & 1;
+    c->control = val & 0x3f;
     c->loaded = c->started = c->write_high = c->read_high = false;
     c->count_latched = c->status_latched = false;
     c->next_count = 0;
@@ -420,7 +426,8 @@ static void i8254_pit_reset(struct device *dev)
     irq_set(&p->out0, false);
     p->s = (struct i8254_pit_state){.rise0 = NO_TICK};
     for (u64 n = 0; n < 3; n++) {
-        *channel(p, n) = (struct i8254_channel){.count = 65536, .access = ACCESS_BOTH, .gate = n != 2};
+        *channel(p, n) = (struct i8254_channel){
+            .count = 65536, .access = ACCESS_BOTH, .control = ACCESS_BOTH << 4, .gate = n != 2};
         channel(p, n)->stopped = n == 2;
     }
     out0_update(p);

@@ -276,9 +276,9 @@ static void mode5_strobes_after_its_trigger(void **unused)
 static void aliases_of_modes_2_and_3(void **unused)
 {
     program(1, 6, 7);
-    assert_int_equal(status(1) & 0x3f, 0x34);
+    assert_int_equal(status(1) & 0x3f, 0x3c);
     program(1, 7, 7);
-    assert_int_equal(status(1) & 0x3f, 0x36);
+    assert_int_equal(status(1) & 0x3f, 0x3e);
 }
 
 static void channel0_ticks_without_drift(void **unused)
