@@ -95,9 +95,9 @@ static int set_model(void *ctx, const char *value, struct err *e)
     return text_store(&((struct vm_config *)ctx)->cpu_model, value, e);
 }
 
-/* Copies the part of a --disk value up to the next comma; two commas stand for one in a name. Returns what follows,
+/* Copies the part of a value with attributes up to the next comma; two commas stand for one in a name. Returns what follows,
  * or NULL. */
-static const char *disk_part(const char *value, char *part, size_t size)
+static const char *comma_part(const char *value, char *part, size_t size)
 {
     size_t n = 0;
 
@@ -140,12 +140,12 @@ static int add_disk(void *ctx, const char *value, struct err *e)
 
     if (c->disk_count == VM_DISKS_MAX)
         return err_set(e, -EINVAL, "at most %d disks", VM_DISKS_MAX);
-    value = disk_part(value, part, sizeof(part));
+    value = comma_part(value, part, sizeof(part));
     if (text_store(&d->path, part, e))
         return e->code;
     c->disk_count++;
     while (value) {
-        value = disk_part(value, part, sizeof(part));
+        value = comma_part(value, part, sizeof(part));
         if (disk_attribute(d, part, e))
             return e->code;
     }
@@ -279,6 +279,35 @@ static int set_dump(void *ctx, const char *value, struct err *e)
     return text_store(&((struct vm_config *)ctx)->dump, value, e);
 }
 
+static int gdb_attribute(struct vm_config *c, const char *part, struct err *e)
+{
+    static const char *const names[] = {"wait", "arch=", NULL};
+    unsigned unused;
+
+    if (!strncmp(part, "arch=", 5))
+        return name_choose(vm_gdb_arch_names, part + 5, &c->gdb_arch, e);
+    if (strcmp(part, "wait"))
+        return name_choose(names, part, &unused, e);
+    c->gdb_wait = true;
+    return 0;
+}
+
+static int set_gdb(void *ctx, const char *value, struct err *e)
+{
+    struct vm_config *c = ctx;
+    char part[VM_TEXT_MAX + 2];
+
+    value = comma_part(value, part, sizeof(part));
+    if (text_store(&c->gdb, part, e))
+        return e->code;
+    while (value) {
+        value = comma_part(value, part, sizeof(part));
+        if (gdb_attribute(c, part, e))
+            return e->code;
+    }
+    return 0;
+}
+
 static const struct option_spec options[] = {
     {"kernel", 0, "FILE", set_kernel,
      "the guest's kernel: a Linux bzImage, an ELF file with a\nPVH note, or a multiboot kernel"},
@@ -317,6 +346,11 @@ static const struct option_spec options[] = {
      "--serial, stdio if left out"},
     {"no-reboot", 0, NULL, set_no_reboot, "end the VM where the guest would reset"},
     {"timeout", 0, "SECONDS", set_timeout, "end the VM after that time"},
+    {"gdb", 0, "ADDR[,...]", set_gdb,
+     "let gdb connect (target remote ADDR): HOST:PORT, :PORT on\n"
+     "127.0.0.1, or the path of a socket. After a comma: wait\n"
+     "(before the first instruction, until gdb lets it go on),\n"
+     "arch=i386 (32-bit registers, for 16- and 32-bit guests)"},
     {"dump", 0, "LIST", set_dump,
      "print on stderr what the engine decodes: guest (its\n"
      "instructions, a block at a time)"},

@@ -113,7 +113,7 @@ static u64 cr8_read(struct vcpu *c)
     return lapic_cr8_read(c);
 }
 
-static u64 cr_read(struct vcpu *c, int n)
+u64 control_register_read(struct vcpu *c, int n)
 {
     switch (n) {
     case 0:
@@ -129,18 +129,9 @@ static u64 cr_read(struct vcpu *c, int n)
     }
 }
 
-static void mov_from_cr(struct vcpu *c, const struct insn *i)
+void control_register_write(struct vcpu *c, int n, u64 val)
 {
-    cpl0_check(c);
-    reg_write(c, i->rm, code64(c) ? 8 : 4, cr_read(c, i->reg));
-}
-
-static void mov_to_cr(struct vcpu *c, const struct insn *i)
-{
-    u64 val = code64(c) ? REG64(c, i->rm) : REG32(c, i->rm);
-
-    cpl0_check(c);
-    switch (i->reg) {
+    switch (n) {
     case 0:
         cr0_write(c, val);
         break;
@@ -157,6 +148,18 @@ static void mov_to_cr(struct vcpu *c, const struct insn *i)
         cr8_write(c, val);
         break;
     }
+}
+
+static void mov_from_cr(struct vcpu *c, const struct insn *i)
+{
+    cpl0_check(c);
+    reg_write(c, i->rm, code64(c) ? 8 : 4, control_register_read(c, i->reg));
+}
+
+static void mov_to_cr(struct vcpu *c, const struct insn *i)
+{
+    cpl0_check(c);
+    control_register_write(c, i->reg, code64(c) ? REG64(c, i->rm) : REG32(c, i->rm));
 }
 
 /* DR4 and DR5 are other names of DR6 and DR7, until CR4.DE takes them away. DR7.GD traps every access. */
@@ -185,11 +188,8 @@ static void mov_from_dr(struct vcpu *c, const struct insn *i)
     reg_write(c, i->rm, code64(c) ? 8 : 4, c->s.dr[n]);
 }
 
-static void mov_to_dr(struct vcpu *c, const struct insn *i)
+void debug_register_load(struct vcpu *c, int n, u64 val)
 {
-    u64 val = code64(c) ? REG64(c, i->rm) : REG32(c, i->rm);
-    int n = debug_register(c, i);
-
     if (n >= 6 && val >> 32)
         raise_gp0(c);
     if (n == 6)
@@ -200,6 +200,14 @@ static void mov_to_dr(struct vcpu *c, const struct insn *i)
     tlb_flush(c); /* TLB entries know whether their page is watched */
     vcpu_mode_update(c);
     __atomic_or_fetch(&c->attention, ATTN_STEP, __ATOMIC_RELAXED);
+}
+
+static void mov_to_dr(struct vcpu *c, const struct insn *i)
+{
+    u64 val = code64(c) ? REG64(c, i->rm) : REG32(c, i->rm);
+    int n = debug_register(c, i);
+
+    debug_register_load(c, n, val);
 }
 
 static void lmsw(struct vcpu *c, const struct insn *i)

@@ -23,6 +23,11 @@ insn_choose_fn choose_control_debug; /* exec_control.c: MOV of control and debug
 /* Raises #GP(0) above CPL 0, and so in V86 mode. */
 void cpl0_check(struct vcpu *c);
 
+/* What MOV from and to CR0, CR2, CR3, CR4, CR8 and to DR0–DR3, DR6, DR7 do after their privilege checks; raise #GP(0). */
+u64 control_register_read(struct vcpu *c, int n);
+void control_register_write(struct vcpu *c, int n, u64 val);
+void debug_register_load(struct vcpu *c, int n, u64 val);
+
 /* FS or GS gets a new base, in whatever mode; the rest of the register stays. */
 static inline void segment_base_set(struct vcpu *c, int seg, u64 base)
 {

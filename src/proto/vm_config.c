@@ -9,6 +9,7 @@
 const char *const vm_engine_names[] = {"auto", "interp", "jit", "kvm", NULL};
 const char *const vm_disk_format_names[] = {"auto", "raw", "qcow2", NULL};
 const char *const vm_console_kind_names[] = {"none", "stdio", "file", NULL};
+const char *const vm_gdb_arch_names[] = {"auto", "i386", "x86-64", NULL};
 
 /* clang-format off: tables read best one field a line */
 #define FIELD(T, key, kind, min, max) {#key, JSON_FIELD_##kind, offsetof(T, key), min, max, NULL}
@@ -33,6 +34,9 @@ static const struct json_field config_fields[] = {
     FIELD(struct vm_config, timeout_ms, U64, 0, INT32_MAX),
     FIELD(struct vm_config, trace, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, dump, TEXT, 0, VM_TEXT_MAX),
+    FIELD(struct vm_config, gdb, TEXT, 0, VM_TEXT_MAX),
+    FIELD(struct vm_config, gdb_wait, BOOL, 0, 0),
+    FIELD_NAME(struct vm_config, gdb_arch, vm_gdb_arch_names),
     FIELD_END,
 };
 static const char *const nested_keys[] = {"disks", "forwards", "serial", "virtio_console", "debugcon", NULL};
@@ -211,6 +215,8 @@ int vm_config_check(const struct vm_config *c, struct err *e)
         return err_set(e, -EINVAL, "nothing to boot: name the guest's kernel with --kernel FILE");
     if (c->forward_count && !c->net)
         return err_set(e, -EINVAL, "-p forwards a port into the guest's network; leave out --net none");
+    if (c->gdb && !strchr(c->gdb, ':') && !strchr(c->gdb, '/'))
+        return err_set(e, -EINVAL, "--gdb: '%s' must be HOST:PORT, :PORT, or the path of a socket (with a slash)", c->gdb);
     for (int i = 0; i < c->disk_count; i++) {
         if (!c->disk[i].path || !*c->disk[i].path)
             return err_set(e, -EINVAL, "--disk: no file named");

@@ -18,10 +18,12 @@
 
 enum vm_engine { VM_ENGINE_AUTO, VM_ENGINE_INTERP, VM_ENGINE_JIT, VM_ENGINE_KVM };
 enum vm_disk_format { VM_DISK_AUTO, VM_DISK_RAW, VM_DISK_QCOW2 };
+enum vm_gdb_arch { VM_GDB_AUTO, VM_GDB_I386, VM_GDB_X86_64 };
 enum vm_console_kind { VM_CONSOLE_NONE, VM_CONSOLE_STDIO, VM_CONSOLE_FILE };
 
 /* What their members are called on the command line and on the wire; NULL ends each list. */
-extern const char *const vm_engine_names[], *const vm_disk_format_names[], *const vm_console_kind_names[];
+extern const char *const vm_engine_names[], *const vm_disk_format_names[], *const vm_console_kind_names[],
+    *const vm_gdb_arch_names[];
 
 /* The index of `name` in such a list, or -1. */
 int vm_name_find(const char *const *names, const char *name);
@@ -62,6 +64,9 @@ struct vm_config {
     u64 timeout_ms; /* 0: none */
     char *trace;    /* list of trace categories, NULL: none */
     char *dump;     /* list of base/dump.h, NULL: none */
+    char *gdb;      /* where a debugger connects, as debug/gdb_listen.h says; NULL: nowhere */
+    bool gdb_wait;  /* it is waited for before the first instruction */
+    unsigned gdb_arch; /* enum vm_gdb_arch: the register file that it is shown */
 };
 
 void vm_config_init(struct vm_config *c); /* the defaults of `skerry run` */

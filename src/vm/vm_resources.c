@@ -1,12 +1,17 @@
 /* A VM's host resources: see vm_resources.h. */
 #include "vm/vm_resources.h"
 
+#include "base/log.h"
+#include "debug/gdb_listen.h"
 #include "disk/disk.h"
 #include "firmware/linux_boot.h"
 #include "net/net.h"
 #include "ui/console.h"
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static int disks_open(const struct vm_config *c, struct event_loop *loop, struct vm_resources *r, struct err *e)
 {
@@ -85,10 +90,25 @@ static int consoles_open(const struct vm_config *c, struct event_loop *loop, voi
     return stdio ? console_stdio_create(loop, quit, ctx, stdio, e) : 0;
 }
 
+static int gdb_open(const struct vm_config *c, struct vm_resources *r, struct err *e)
+{
+    char shown[128];
+
+    r->gdb_fd = -1;
+    if (!c->gdb)
+        return 0;
+    if (gdb_listen(c->gdb, &r->gdb_fd, shown, e))
+        return e->code;
+    if (strchr(c->gdb, '/'))
+        r->gdb_path = strdup(c->gdb);
+    log_info("gdb can connect now: target remote %s", shown);
+    return 0;
+}
+
 int vm_resources_open(const struct vm_config *c, struct event_loop *loop, void (*quit)(void *ctx), void *ctx,
                       struct vm_resources *r, struct err *e)
 {
-    if (boot_image_create(c->kernel, c->initrd, c->append, &r->boot, e) || outputs_check(c, e) ||
+    if (gdb_open(c, r, e) || boot_image_create(c->kernel, c->initrd, c->append, &r->boot, e) || outputs_check(c, e) ||
         net_open(c, loop, r, e) || disks_open(c, loop, r, e) || consoles_open(c, loop, quit, ctx, r, e))
         return e->code;
     return 0;
@@ -105,6 +125,11 @@ void vm_resources_begin(struct vm_resources *r)
 
 void vm_resources_close(struct vm_resources *r)
 {
+    if (r->gdb_path)
+        unlink(r->gdb_path);
+    free(r->gdb_path);
+    if (r->gdb_fd >= 0)
+        close(r->gdb_fd);
     console_free(r->serial);
     console_free(r->virtio_console);
     console_free(r->debugcon);

@@ -11,6 +11,8 @@ struct vm_resources {
     struct disk *disk[VM_DISKS_MAX];
     struct net *net;
     struct console *serial, *virtio_console, *debugcon; /* NULL: absent */
+    int gdb_fd;     /* listens for a debugger; -1: none */
+    char *gdb_path; /* a socket file to remove; NULL: none */
 };
 
 /* Opens everything; `quit(ctx)` is called when the user asks at the terminal to end the VM. On failure some are open:

@@ -3,6 +3,7 @@
 #include "vm/vm_run.h"
 
 #include "board/pc.h"
+#include "vm/vm_debug.h"
 #include "vm/vm_resources.h"
 #include <errno.h>
 #include <signal.h>
@@ -15,6 +16,7 @@ struct vm_run {
     pthread_mutex_t lock; /* the machine lock */
     struct event_loop *loop;
     struct vm_resources resources;
+    struct vm_debug *debug;  /* NULL: none */
     struct machine *machine; /* set before the loop runs, so before any callback */
     int signal_fd;
     struct watch *signal_watch, *channel_watch;
@@ -125,6 +127,8 @@ static int run_build(struct vm_run *r, const struct vm_config *c, struct err *e)
     pc_config_fill(&pc, c, r);
     if (pc_create(&pc, &r->machine, e))
         return e->code;
+    if (c->gdb && vm_debug_create(c, r->resources.gdb_fd, r->loop, r->machine, &r->debug, e))
+        return e->code;
     vm_resources_begin(&r->resources);
     return 0;
 }
@@ -148,6 +152,7 @@ static void run_report(const struct machine *m, enum machine_end end, struct vm_
 
 static void run_free(struct vm_run *r)
 {
+    vm_debug_free(r->debug, r->machine ? r->machine->end_value : 0);
     machine_free(r->machine);
     vm_resources_close(&r->resources);
     watch_remove(r->signal_watch);
@@ -161,7 +166,7 @@ static void run_free(struct vm_run *r)
 
 int vm_run(const struct vm_config *config, int channel_fd, struct vm_ended *ret, struct err *e)
 {
-    struct vm_run r = {.signal_fd = -1, .channel_fd = channel_fd};
+    struct vm_run r = {.signal_fd = -1, .channel_fd = channel_fd, .resources.gdb_fd = -1};
 
     machine_lock_init(&r.lock);
     e->code = 0;

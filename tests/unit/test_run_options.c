@@ -4,6 +4,7 @@
 #include "cli/suggest.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -97,6 +98,21 @@ static void devices_take_targets(void **unused)
     vm_config_free(&c);
 }
 
+static void gdb_takes_attributes(void **unused)
+{
+    struct vm_config c;
+    struct err e;
+
+    assert_int_equal(parse("--gdb=/tmp/a,,b,wait,arch=i386 --dump=guest", &c, &e), 0);
+    assert_string_equal(c.gdb, "/tmp/a,b");
+    assert_true(c.gdb_wait);
+    assert_int_equal(c.gdb_arch, VM_GDB_I386);
+    assert_string_equal(c.dump, "guest");
+    vm_config_free(&c);
+    assert_int_equal(parse("--gdb :1,later", &c, &e), -EINVAL);
+    vm_config_free(&c);
+}
+
 static void help_ends_parsing(void **unused)
 {
     struct vm_config c;
@@ -172,6 +188,7 @@ int main(void)
         cmocka_unit_test(disks_take_attributes),
         cmocka_unit_test(forwards_take_addresses_and_protocols),
         cmocka_unit_test(devices_take_targets),
+        cmocka_unit_test(gdb_takes_attributes),
         cmocka_unit_test(help_ends_parsing),
         cmocka_unit_test(sizes),
         cmocka_unit_test(seconds),

@@ -14,7 +14,7 @@
 static const char *const all_keys =
     "{\"memory\":1073741824,\"cpus\":16,\"engine\":\"interp\",\"cpu_model\":\"host\",\"kernel\":\"k\",\"initrd\":\"i\","
     "\"append\":\"a b\",\"net\":true,\"debug_exit\":true,\"pc_testdev\":true,\"pci_testdev\":true,\"rng\":true,\"balloon\":true,\"no_reboot\":true,"
-    "\"timeout_ms\":1500,\"trace\":\"pit,irq\",\"dump\":\"guest\","
+    "\"timeout_ms\":1500,\"trace\":\"pit,irq\",\"dump\":\"guest\",\"gdb\":\":1234\",\"gdb_wait\":true,\"gdb_arch\":\"i386\","
     "\"disks\":[{\"path\":\"d0\",\"format\":\"qcow2\",\"readonly\":true,\"snapshot\":false,\"serial\":\"s\"},"
     "{\"path\":\"d1\",\"format\":\"auto\",\"readonly\":false,\"snapshot\":true}],"
     "\"forwards\":[{\"udp\":true,\"host_addr\":4294967295,\"host_port\":65535,\"guest_port\":1}],"
@@ -72,6 +72,8 @@ static void absent_keys_keep_the_defaults(void **unused)
 
 /* Each is refused with a sentence that holds the second text. */
 static const char *const refused[][2] = {
+    {"{\"kernel\":\"k\",\"gdb\":\"1234\"}", "HOST:PORT"},
+    {"{\"kernel\":\"k\",\"gdb\":\":1234\",\"gdb_arch\":\"vax\"}", "gdb_arch"},
     {"", "not JSON"},
     {"{\"kernel\":\"k\"", "not JSON"},
     {"[]", "not a JSON object"},
