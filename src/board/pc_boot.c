@@ -8,6 +8,7 @@
 #include "dev/piix3_isa.h"
 #include "dev/piix4_pm.h"
 #include "firmware/acpi.h"
+#include "firmware/bios_vectors.h"
 #include "firmware/smbios.h"
 
 #include <errno.h>
@@ -88,10 +89,10 @@ static void pci_program(struct machine *m)
 }
 
 /* Interrupts 0 to 7 at vectors 0x08 to 0x0F, 8 to 15 at 0x70 to 0x77, as every BIOS has them. All are masked but the
- * cascade: there are no handlers. */
+ * timer and the cascade. */
 static void pic_program(struct machine *m)
 {
-    static const u8 master[] = {0x08, 1 << 2, 0x01, 0xfb}, slave[] = {0x70, 2, 0x01, 0xff};
+    static const u8 master[] = {0x08, 1 << 2, 0x01, 0xfa}, slave[] = {0x70, 2, 0x01, 0xff};
 
     pio_write(m, PC_PORT_PIC_MASTER, 1, 0x11);
     pio_write(m, PC_PORT_PIC_SLAVE, 1, 0x11);
@@ -99,6 +100,14 @@ static void pic_program(struct machine *m)
         pio_write(m, PC_PORT_PIC_MASTER + 1, 1, master[i]);
         pio_write(m, PC_PORT_PIC_SLAVE + 1, 1, slave[i]);
     }
+}
+
+/* 18.2 ticks a second. */
+static void pit_program(struct machine *m)
+{
+    pio_write(m, PC_PORT_PIT + 3, 1, 0x36); /* channel 0, both bytes, mode 3 */
+    pio_write(m, PC_PORT_PIT, 1, 0);
+    pio_write(m, PC_PORT_PIT, 1, 0);
 }
 
 /* PIRQs and the SCI are level-triggered. */
@@ -160,16 +169,41 @@ static void smbios_tables_build(struct machine *m)
     assert(!r || r == -ENOMEM); /* a guest lives without */
 }
 
+/* Waking from S3, firmware leaves memory alone and goes where the FACS says, in real mode. ACPI 6.4 §5.2.10. False: the
+ * guest gave no place that real mode can reach. */
+static bool resume(const struct pc_boot *b, struct machine *m)
+{
+    u64 facs = b->info.low_ram_end; /* the first of the tables */
+    struct boot_entry entry = {.mode = BOOT_REAL16};
+    u32 vector;
+
+    if (dma_read(m, facs + ACPI_FACS_WAKING_VECTOR, &vector, sizeof(vector)) || !vector || vector >= MIB(1))
+        return false;
+    entry.code_sel = (u16)(vector >> 4);
+    entry.rip = vector & 15;
+    machine_boot_enter(m, &entry);
+    return true;
+}
+
+static void chips_program(struct machine *m)
+{
+    pci_program(m);
+    pic_program(m);
+    pit_program(m);
+    elcr_program(m);
+    acpi_program(m);
+}
+
 static void pc_boot(struct machine *m, void *ctx)
 {
     struct pc_boot *b = ctx;
     struct boot_entry entry;
     struct err e;
 
-    pci_program(m);
-    pic_program(m);
-    elcr_program(m);
-    acpi_program(m);
+    chips_program(m);
+    if (machine_waking(m) && resume(b, m))
+        return;
+    bios_vectors_build(m->mem, PC_BIOS_CODE);
     bios_data_fill(m);
     acpi_tables_build(b, m);
     smbios_tables_build(m);

@@ -13,6 +13,7 @@
 #define PC_SMBIOS_ENTRY 0xf0000ull
 #define PC_SMBIOS 0xf1000ull
 #define PC_SMBIOS_SIZE 0xe000ull
+#define PC_BIOS_CODE 0xff000ull /* real-mode interrupt handlers */
 #define PC_BIOS_AREA_END 0x100000ull
 #define PC_LOW_RAM_MAX 0xc0000000ull
 #define PC_HIGH_RAM 0x100000000ull

@@ -1,7 +1,7 @@
 /* Intel PIIX4 (82371AB) function 3, power management: see piix4_pm.h. Data sheet 290562 ch. 7 and 11; ACPI 6.4 §4.8.
  *
  * There is no SMM: a write to the SMI command port does what the firmware's handler would do. Of the sleep states
- * only S5 exists; SMBus, throttling and the general-purpose events are left out and read as 0. */
+ * S3 (suspend to RAM) and S5 (soft off) exist; the clock's alarm, if enabled, and the power button end S3. SMBus, throttling and the general-purpose events are left out and read as 0. */
 #include "dev/piix4_pm.h"
 #include "base/trace.h"
 #include "machine/machine.h"
@@ -19,7 +19,7 @@ enum { /* PM1 control */
     SCI_EN = 0x0001, SLP_TYP_SHIFT = 10, SLP_TYP = 7 << SLP_TYP_SHIFT, SLP_EN = 0x2000,
     PM1_CNT_BITS = SCI_EN | 0x0002 | SLP_TYP,
 };
-enum { SLP_TYP_SOFT_OFF = 0 };
+enum { SLP_TYP_SOFT_OFF = 0, SLP_TYP_SUSPEND_TO_RAM = 1 };
 
 struct piix4_pm_state {
     u64 tmr_next; /* timer count, unbounded, at which TMR_STS is set next */
@@ -80,6 +80,8 @@ static void sci_update(struct piix4_pm *p)
     else
         timer_cancel(&p->overflow);
     irq_set(&p->sci, events && p->s.pm1_cnt & SCI_EN);
+    if (p->s.pm1_sts & ((p->s.pm1_en & RTC_STS) | PWRBTN_STS))
+        machine_wake(p->pci.dev.machine);
 }
 
 static void overflowed(void *ctx)
@@ -95,6 +97,8 @@ static void sleep_enter(struct piix4_pm *p, int type)
     trace(ACPI, "piix4_pm: sleep type %d", type);
     if (type == SLP_TYP_SOFT_OFF)
         machine_stop(p->pci.dev.machine, MACHINE_POWER_OFF, 0, NULL);
+    else if (type == SLP_TYP_SUSPEND_TO_RAM)
+        machine_sleep(p->pci.dev.machine); /* an event that is there already ends it at once: sci_update follows */
     else
         trace(GUEST, "piix4_pm: sleep type %d, which the firmware does not offer", type);
 }
@@ -220,12 +224,17 @@ void piix4_pm_rtc_set(void *pm, int pin, bool level)
     sci_update(p);
 }
 
+/* What woke the machine stays to be seen: PM1 status and enable are in the power well that S3 keeps. */
 static void piix4_pm_reset(struct device *dev)
 {
     struct piix4_pm *p = pm_of(dev);
+    bool waking = machine_waking(dev->machine);
+    u16 sts = p->s.pm1_sts, en = p->s.pm1_en;
 
     pci_device_reset(&p->pci);
-    p->s = (struct piix4_pm_state){.tmr_next = (tmr_count(p) / PM_TIMER_HALF + 1) * PM_TIMER_HALF};
+    p->s = (struct piix4_pm_state){.tmr_next = (tmr_count(p) / PM_TIMER_HALF + 1) * PM_TIMER_HALF,
+                                   .pm1_sts = waking ? sts | WAK_STS : 0,
+                                   .pm1_en = waking ? en : 0};
     pm_block_place(p);
     sci_update(p);
 }

@@ -105,7 +105,7 @@ static size_t facs_append(struct tables *t)
     start = b->len;
     bytes_append(b, "FACS", 4);
     bytes_put32(b, FACS_SIZE);
-    bytes_append(b, NULL, 24); /* hardware signature, waking vectors, lock, flags: no sleep to wake from */
+    bytes_append(b, NULL, 24); /* hardware signature, waking vectors (the guest writes them), lock, flags */
     bytes_put8(b, 2);          /* version */
     bytes_append(b, NULL, start + FACS_SIZE - b->len);
     return start;

@@ -23,6 +23,9 @@ struct acpi_config {
     bool vga;                   /* there is a VGA card to probe */
 };
 
+/* Where in the FACS, the first of the tables, the guest says where it wants to be woken: a 32-bit address. */
+enum { ACPI_FACS_WAKING_VECTOR = 12 };
+
 /* Writes the tables into [base, base+size) (64-byte aligned RAM below 4 GiB, set aside as ACPI reclaimable) and the
  * RSDP at rsdp_gpa (16-byte aligned, in 0xE0000–0xFFFFF). Returns 0, -ENOSPC when `size` is too small, -EFAULT when
  * one of the places is not RAM, or -ENOMEM. */

@@ -199,12 +199,13 @@ static void hpet(struct aml *a, const struct acpi_config *config)
     isa_device_close(a);
 }
 
-/* Sleep type 0 of the PIIX4 is "soft off". */
-static void soft_off(struct aml *a)
+/* The PIIX4's sleep type for a sleep state. */
+static void sleep_state(struct aml *a, const char *name, u64 type)
 {
-    aml_name(a, "\\_S5");
+    aml_name(a, name);
     aml_package_open(a, 4);
-    for (int i = 0; i < 4; i++)
+    aml_integer(a, type); /* PM1a_CNT.SLP_TYP; PM1b's, of which there is none; two reserved */
+    for (int i = 0; i < 3; i++)
         aml_integer(a, 0);
     aml_close(a);
 }
@@ -221,5 +222,6 @@ void dsdt_append(struct byte_buffer *out, const struct acpi_config *config)
     if (config->hpet_base)
         hpet(&a, config);
     aml_close(&a);
-    soft_off(&a);
+    sleep_state(&a, "\\_S3", 1); /* suspend to RAM */
+    sleep_state(&a, "\\_S5", 0); /* soft off */
 }

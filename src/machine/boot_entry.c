@@ -10,6 +10,8 @@
 enum { FLAT_CODE32 = SEG_G | SEG_DB | SEG_P | SEG_S | SEG_CODE | SEG_R | SEG_A,
        FLAT_CODE64 = SEG_G | SEG_L | SEG_P | SEG_S | SEG_CODE | SEG_R | SEG_A,
        FLAT_DATA = SEG_G | SEG_DB | SEG_P | SEG_S | SEG_W | SEG_A,
+       REAL_CODE = SEG_P | SEG_S | SEG_CODE | SEG_R | SEG_A,
+       REAL_DATA = SEG_P | SEG_S | SEG_W | SEG_A,
        BUSY_TSS = SEG_P | 0x0b };
 
 static const struct vcpu_boot_segment empty_tss = {.attr = BUSY_TSS, .limit = 0x67};
@@ -17,6 +19,28 @@ static const struct vcpu_boot_segment empty_tss = {.attr = BUSY_TSS, .limit = 0x
 static struct vcpu_boot_segment flat(u16 sel, u16 attr)
 {
     return (struct vcpu_boot_segment){.sel = sel, .attr = attr, .limit = UINT32_MAX};
+}
+
+static void firmware_cpus_setup(struct machine *m)
+{
+    lapic_virtual_wire(vcpu_get(m->cpus, 0));
+    for (int n = 0; n < vcpu_count(m->cpus); n++)
+        mtrr_firmware_setup(vcpu_get(m->cpus, n));
+}
+
+static void real_mode_enter(struct machine *m, const struct boot_entry *entry)
+{
+    struct vcpu_boot_regs regs = {
+        .rip = entry->rip,
+        .rsp = entry->rsp,
+        .rflags = 2,
+        .cr0 = CR0_ET,
+        .cs = {.sel = entry->code_sel, .attr = REAL_CODE, .limit = 0xffff, .base = (u64)entry->code_sel << 4},
+        .data = {.attr = REAL_DATA, .limit = 0xffff},
+        .tr = {.attr = BUSY_TSS, .limit = 0xffff},
+    };
+
+    vcpu_boot(vcpu_get(m->cpus, 0), &regs);
 }
 
 void machine_boot_enter(struct machine *m, const struct boot_entry *entry)
@@ -39,8 +63,9 @@ void machine_boot_enter(struct machine *m, const struct boot_entry *entry)
 
     if (entry->mode == BOOT_RESET)
         return;
-    lapic_virtual_wire(vcpu_get(m->cpus, 0));
-    for (int n = 0; n < vcpu_count(m->cpus); n++)
-        mtrr_firmware_setup(vcpu_get(m->cpus, n));
-    vcpu_boot(vcpu_get(m->cpus, 0), &regs);
+    firmware_cpus_setup(m);
+    if (entry->mode == BOOT_REAL16)
+        real_mode_enter(m, entry);
+    else
+        vcpu_boot(vcpu_get(m->cpus, 0), &regs);
 }

@@ -8,6 +8,7 @@ struct machine;
 
 enum boot_mode {
     BOOT_RESET,  /* the reset vector F000:FFF0, real mode: firmware */
+    BOOT_REAL16, /* real mode at code_sel:rip, other segments 0: the waking vector of ACPI S3 */
     BOOT_PROT32, /* protected mode, paging off, flat 4 GiB segments, CS 0x08 DS.. 0x10: PVH, multiboot */
     BOOT_LONG64, /* long mode with cr3, flat segments from the GDT at gdt_base: Linux 64-bit protocol */
 };

@@ -210,8 +210,54 @@ void machine_reset(struct machine *m, enum machine_end why)
     }
     pthread_mutex_lock(&m->end_lock);
     m->reset_wanted = true;
+    m->asleep = false;
     pthread_mutex_unlock(&m->end_lock);
     all_return(m);
+}
+
+static bool flag_get(struct machine *m, const bool *flag)
+{
+    bool val;
+
+    pthread_mutex_lock(&m->end_lock);
+    val = *flag;
+    pthread_mutex_unlock(&m->end_lock);
+    return val;
+}
+
+static void flag_set(struct machine *m, bool *flag, bool val)
+{
+    pthread_mutex_lock(&m->end_lock);
+    *flag = val;
+    pthread_mutex_unlock(&m->end_lock);
+}
+
+void machine_sleep(struct machine *m)
+{
+    trace(CPU, "machine: asleep");
+    flag_set(m, &m->asleep, true);
+    all_return(m);
+}
+
+void machine_wake(struct machine *m)
+{
+    bool slept;
+
+    pthread_mutex_lock(&m->end_lock);
+    slept = m->asleep;
+    m->asleep = false;
+    m->waking |= slept;
+    m->reset_wanted |= slept;
+    pthread_mutex_unlock(&m->end_lock);
+    if (!slept)
+        return;
+    trace(CPU, "machine: woken");
+    all_return(m);
+}
+
+bool machine_waking(struct machine *m)
+{
+    return flag_get(m, &m->waking);
 }
 
 void machine_on_pause(struct machine *m, void (*paused)(void *ctx), void *ctx)
@@ -267,6 +313,7 @@ static void machine_boot(struct machine *m)
     vcpu_group_reset(m->cpus);
     if (m->boot)
         m->boot(m, m->boot_ctx);
+    flag_set(m, &m->waking, false);
     pthread_mutex_unlock(m->lock);
 }
 
@@ -305,7 +352,7 @@ enum machine_end machine_run(struct machine *m)
     machine_boot(m);
     while (end_now(m) == MACHINE_RUNNING) {
         pause_if_wanted(m);
-        if (!m->paused && vcpu_threads_start(m, &e)) {
+        if (!m->paused && !flag_get(m, &m->asleep) && vcpu_threads_start(m, &e)) {
             machine_stop(m, MACHINE_FAILED, 0, e.text);
             break;
         }

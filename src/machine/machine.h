@@ -64,11 +64,12 @@ struct machine {
     struct device *ioapic;
     int timer_fd, timeout_fd; /* timerfds: the first deadline of `timers`; config.timeout_ns */
     struct watch *timer_watch, *timeout_watch;
-    pthread_mutex_t end_lock; /* guards end, end_value, end_text, reset_wanted and pause_wanted; innermost */
+    pthread_mutex_t end_lock; /* guards what follows, to `waking`; innermost */
     enum machine_end end;
     int end_value;
     char end_text[256];
     bool reset_wanted, pause_wanted;
+    bool asleep, waking; /* see machine_sleep */
     bool paused; /* loop thread's */
     void (*on_pause)(void *ctx); /* see machine_on_pause */
     void *pause_ctx;
@@ -103,6 +104,13 @@ void machine_on_pause(struct machine *m, void (*paused)(void *ctx), void *ctx);
 /* While it is paused, in the loop thread: lets it run again; resets it (it stays paused). */
 void machine_continue(struct machine *m);
 void machine_restart(struct machine *m);
+
+/* ACPI S3. machine_sleep stops all vCPUs and leaves memory and devices as they are; time goes on, and devices go on
+ * serving the host. machine_wake then resets the machine, whose devices and boot hook find machine_waking true. A reset
+ * ends the sleep too. Any thread; return at once. */
+void machine_sleep(struct machine *m);
+void machine_wake(struct machine *m); /* no effect while it is awake */
+bool machine_waking(struct machine *m);
 
 /* Current guest time in ns. */
 static inline u64 machine_now(const struct machine *m)

@@ -96,6 +96,7 @@ void guest_main(void)
     expect("fetch from a missing page", do_jump, (void *)0x123456789000, 14, 0x10);
     check(caught.rip == 0x123456789000, "RIP of a fetch fault %lx", caught.rip);
     expect("selector beyond the GDT", do_load_sel, (void *)0xfff8, 13, 0xfff8);
+    asm volatile("lldt %w0" : : "r"(0));
     expect("LDT selector without an LDT", do_load_sel, (void *)0x14, 13, 0x14);
     expect("code segment not readable is fine as ES", do_load_sel, (void *)0x8, -1, 0);
     expect("system segment as ES", do_load_sel, (void *)0x50, 13, 0x50);

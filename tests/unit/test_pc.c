@@ -189,6 +189,38 @@ static void pci_interrupt_reaches_both(void **unused)
     assert_int_equal(log->message_count, 2);
 }
 
+/* The BIOS's own: timer ticks at vector 8. */
+static void firmware_left_the_timer_running(void **unused)
+{
+    u32 vector;
+
+    power_on();
+    fixture_time(m, machine_now(m) + 60000000);
+    assert_true(fake_vcpu_log(m->cpus)->intr);
+    assert_int_equal(m->pic_ack(m->pic), 8);
+    assert_int_equal(guest_memory_read(m->mem, 8 * 4, &vector, 4), 0);
+    assert_int_equal((vector >> 16 << 4) + (vector & 0xffff), PC_BIOS_CODE + 0x10);
+}
+
+static void waking_leaves_memory_alone(void **unused)
+{
+    u32 vector = 0x9004, mark = 0x600df00d;
+
+    power_on();
+    assert_int_equal(guest_memory_write(m->mem, MIB(16) - PC_ACPI_SIZE + 12, &vector, 4), 0);
+    assert_int_equal(guest_memory_write(m->mem, 0x100000, &mark, 4), 0); /* where the kernel was loaded */
+    m->waking = true;
+    power_on();
+    assert_int_equal(fake_vcpu_log(m->cpus)->boot.cs.base, 0x9000);
+    assert_int_equal(fake_vcpu_log(m->cpus)->boot.rip, 4);
+    assert_int_equal(fake_vcpu_log(m->cpus)->boot.cr0 & 1, 0);
+    assert_int_equal(*(u32 *)guest_memory_ptr(m->mem, 0x100000, 4, false), mark);
+    vector = 0x100000; /* out of real mode's reach: a start from the beginning */
+    assert_int_equal(guest_memory_write(m->mem, MIB(16) - PC_ACPI_SIZE + 12, &vector, 4), 0);
+    power_on();
+    assert_int_equal(fake_vcpu_log(m->cpus)->boot.rip, PC_FIXTURE_ENTRY);
+}
+
 static void power_button_raises_the_sci(void **unused)
 {
     const struct fake_vcpu_log *log = fake_vcpu_log(m->cpus);
@@ -276,6 +308,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(pit_reaches_the_pic, setup, teardown),
         cmocka_unit_test_setup_teardown(pit_reaches_the_ioapic, setup, teardown),
         cmocka_unit_test_setup_teardown(pci_interrupt_reaches_both, setup, teardown),
+        cmocka_unit_test_setup_teardown(firmware_left_the_timer_running, setup, teardown),
+        cmocka_unit_test_setup_teardown(waking_leaves_memory_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(power_button_raises_the_sci, setup, teardown),
         cmocka_unit_test_setup_teardown(guest_resets_and_powers_off, setup, teardown),
         cmocka_unit_test_setup_teardown(guest_exits_by_debug_port, setup, teardown),

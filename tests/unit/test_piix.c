@@ -253,6 +253,32 @@ static void soft_off(void **unused)
     assert_int_equal(m->end, MACHINE_POWER_OFF);
 }
 
+static void suspend_until_the_alarm(void **unused)
+{
+    pm_block_map();
+    pio_write(m, PM + PM1A_EN, 2, RTC);
+    pio_write(m, PM + PM1A_CNT, 2, SCI_EN | 1 << 10 | SLP_EN);
+    assert_true(m->asleep);
+    assert_int_equal(m->end, MACHINE_RUNNING);
+    piix4_pm_rtc_set(pm, 0, true);
+    assert_false(m->asleep);
+    assert_true(machine_waking(m));
+    devices_reset(m); /* as machine_run does now */
+    pm_block_map();
+    assert_int_equal(pio_read(m, PM + PM1A_STS, 2), 0x8000 | RTC);
+    assert_int_equal(pio_read(m, PM + PM1A_EN, 2), RTC);
+}
+
+static void suspend_with_an_event_pending(void **unused)
+{
+    pm_block_map();
+    piix4_pm_rtc_set(pm, 0, true);
+    pio_write(m, PM + PM1A_CNT, 2, SCI_EN | 1 << 10 | SLP_EN);
+    assert_true(m->asleep); /* the alarm is not enabled */
+    piix4_pm_power_button(pm);
+    assert_false(m->asleep);
+}
+
 static void soft_off_by_bytes(void **unused)
 {
     pm_block_map();
@@ -325,6 +351,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(power_button, setup, teardown),
         cmocka_unit_test_setup_teardown(clock_alarm, setup, teardown),
         cmocka_unit_test_setup_teardown(soft_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(suspend_until_the_alarm, setup, teardown),
+        cmocka_unit_test_setup_teardown(suspend_with_an_event_pending, setup, teardown),
         cmocka_unit_test_setup_teardown(soft_off_by_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(pm_state_round_trip, setup, teardown),
         cmocka_unit_test_setup_teardown(random_writes, setup, teardown),
