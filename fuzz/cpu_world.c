@@ -114,7 +114,7 @@ static void world_create(void)
     timer_queue_init(&timers, &world_clock, earlier, NULL);
     config.mem = mem;
     config.bus =
-        (struct vcpu_bus){NULL, pio_read, pio_write, mmio_read, mmio_write, extint_ack, eoi, shut_down};
+        (struct vcpu_bus){NULL, pio_read, pio_write, mmio_read, mmio_write, extint_ack, eoi, shut_down, NULL};
     must(vcpu_group_create(&config, &group, &e));
     stopper_create();
 }

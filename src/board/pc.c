@@ -14,6 +14,7 @@
 #include "dev/i8254_pit.h"
 #include "dev/i8259_pic.h"
 #include "dev/ioapic_82093aa.h"
+#include "dev/irq13.h"
 #include "dev/isa_debug_exit.h"
 #include "dev/mc146818_rtc.h"
 #include "dev/ns16550_uart.h"
@@ -169,9 +170,10 @@ static void isa_devices_add(struct pc *pc, const struct pc_config *config)
 {
     struct machine *m = pc->dev.machine;
     struct irq keyboard = isa_irq(pc, PC_IRQ_KEYBOARD), mouse = isa_irq(pc, PC_IRQ_MOUSE);
-    struct irq com1 = isa_irq(pc, PC_IRQ_COM1);
+    struct irq com1 = isa_irq(pc, PC_IRQ_COM1), coprocessor = isa_irq(pc, PC_IRQ_COPROCESSOR);
 
     i8042_kbc_create(m, PC_PORT_KBC_DATA, PC_PORT_KBC_COMMAND, PC_PORT_CONTROL_A, &keyboard, &mouse);
+    irq13_create(m, PC_PORT_COPROCESSOR_ERROR, &coprocessor);
     if (config->serial)
         ns16550_uart_create(m, PC_PORT_COM1, &com1, config->serial);
     fw_cfg_fill(m);

@@ -37,6 +37,7 @@ enum {
     PC_PORT_PIC_SLAVE = 0xa0,
     PC_PORT_SMI_COMMAND = 0xb2,
     PC_PORT_DEBUGCON = 0xe9,
+    PC_PORT_COPROCESSOR_ERROR = 0xf0,
     PC_PORT_DEBUG_EXIT = 0xf4,
     PC_PORT_COM1 = 0x3f8,
     PC_PORT_ELCR = 0x4d0,
@@ -56,6 +57,7 @@ enum {
     PC_IRQ_RTC = 8,
     PC_IRQ_SCI = 9,
     PC_IRQ_MOUSE = 12,
+    PC_IRQ_COPROCESSOR = 13,
 };
 enum { PC_IOAPIC_ID = 0, PC_IOAPIC_PIT_PIN = 2 };
 #define PC_PIRQ {10, 10, 11, 11} /* PIRQA to D */

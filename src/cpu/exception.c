@@ -6,6 +6,7 @@
 #include "cpu/exception.h"
 
 #include "cpu/descriptor.h"
+#include "cpu/ferr.h"
 #include "cpu/vcpu_trace.h"
 #include "cpu/vme.h"
 
@@ -334,7 +335,9 @@ void exception_handle_fault(struct vcpu *c)
 
     c->insn = NULL; /* RIP is where it belongs: a fault during delivery must not move it again */
     c->s.pending_db = 0;
-    if (first == EXC_DF && fault_class(second) != FAULT_BENIGN)
+    if (second == EXC_MF && !(c->s.cr0 & CR0_NE))
+        ferr_error(c);
+    else if (first == EXC_DF && fault_class(second) != FAULT_BENIGN)
         vcpu_shutdown(c);
     else if (first >= 0 && makes_double_fault(first, second))
         exception_deliver(c, EVENT_FAULT, EXC_DF, true, 0);

@@ -24,21 +24,12 @@ struct range {
 /* Read by signal handlers of any thread: entries are published by their start, which is written last. */
 static struct range ranges[RANGES_MAX];
 
-/* x87 errors without CR0.NE would go to IRQ 13 through the chipset's FERR# logic, which no system since the 386
- * relies on. */
-static _Noreturn void raise_mf(struct vcpu *c)
-{
-    if (!(c->s.cr0 & CR0_NE))
-        vcpu_trace(c, STUB, "x87 exception with CR0.NE clear: #MF instead of IRQ 13");
-    raise_fault(c, EXC_MF);
-}
-
 /* Where a stub that faulted goes on; `trap` is the host's exception vector. */
 static _Noreturn void stub_faulted(struct vcpu *c, u64 trap)
 {
     ext_settle(c);
     switch (trap) {
-    case EXC_MF: raise_mf(c);
+    case EXC_MF: raise_fault(c, EXC_MF);
     case EXC_XM:
         if (c->s.cr4 & CR4_OSXMMEXCPT)
             raise_fault(c, EXC_XM);

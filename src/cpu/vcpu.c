@@ -31,7 +31,7 @@ static const struct state_field vcpu_state_fields[] = {
     FIELDS(gpr), FIELD(rflags), FIELDS(seg_base), FIELDS(seg_limit), FIELDS(seg_sel), FIELDS(seg_attr),
     FIELD(gdtr_base), FIELD(idtr_base), FIELD(gdtr_limit), FIELD(idtr_limit), FIELD(cpl), FIELD(activity),
     FIELD(nmi_blocked), FIELD(int_shadow), FIELD(debug_shadow), FIELD(nmi_pending), FIELD(init_pending),
-    FIELD(sipi_vector), FIELD(sipi_pending), FIELD(bsp), FIELDS(pad), FIELD(pending_db),
+    FIELD(sipi_vector), FIELD(sipi_pending), FIELD(bsp), FIELD(ferr), FIELDS(pad), FIELD(pending_db),
     FIELD(cr0), FIELD(cr2), FIELD(cr3), FIELD(cr4), FIELD(efer), FIELD(xcr0), FIELD(xss), FIELDS(pdpte), FIELDS(dr),
     FIELD(msr_star), FIELD(msr_lstar), FIELD(msr_cstar), FIELD(msr_sfmask), FIELD(msr_kernel_gs_base),
     FIELD(msr_sysenter_cs), FIELD(msr_sysenter_esp), FIELD(msr_sysenter_eip), FIELD(msr_tsc_adjust), FIELD(msr_tsc_aux),
@@ -106,6 +106,7 @@ static void registers_reset(struct vcpu *c)
     c->s.activity = bsp ? VCPU_ACTIVE : VCPU_WAIT_SIPI;
     c->s.nmi_blocked = c->s.int_shadow = c->s.debug_shadow = false;
     c->s.pending_db = 0;
+    c->s.ferr = false;
     c->s.cr0 = CR0_CD | CR0_NW | CR0_ET;
     c->s.cr2 = c->s.cr3 = c->s.cr4 = c->s.efer = 0;
     memset(c->s.dr, 0, sizeof(c->s.dr));

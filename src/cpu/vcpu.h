@@ -31,6 +31,7 @@ struct vcpu_bus {
     int (*extint_ack)(void *ctx);           /* INTA cycle to the PIC: the vector */
     void (*eoi)(void *ctx, u8 vector);      /* EOI of a level-triggered interrupt, broadcast to I/O APICs */
     void (*shutdown)(void *ctx);            /* triple fault: the machine resets or ends */
+    void (*ferr)(void *ctx, bool level);    /* FERR#: an x87 error with CR0.NE clear; NULL: not connected */
 };
 
 struct vcpu_group_config {
@@ -79,6 +80,9 @@ void vcpu_boot(struct vcpu *c, const struct vcpu_boot_regs *regs);
 
 /* The level of the PIC's INTR wire, which reaches LINT0 of vCPU 0 (and its INTR pin while the APIC is disabled). */
 void vcpu_group_intr(struct vcpu_group *g, bool level);
+
+/* The level of IGNNE#: with CR0.NE clear, x87 instructions do not wait for errors to be seen to. Any thread. */
+void vcpu_group_ignne(struct vcpu_group *g, bool level);
 
 /* One message on the APIC bus: from I/O APICs, MSIs and ICR writes. SDM vol. 3 §11.6, §11.11. */
 enum apic_delivery { APIC_FIXED, APIC_LOWEST, APIC_SMI, APIC_RESERVED, APIC_NMI, APIC_INIT, APIC_STARTUP, APIC_EXTINT };

@@ -73,7 +73,8 @@ struct vcpu_state {
     u8 sipi_vector;
     bool sipi_pending;
     bool bsp;
-    u8 pad[6];
+    bool ferr;          /* FERR# is asserted: an x87 error was found with CR0.NE clear */
+    u8 pad[5];
     u64 pending_db;     /* DR6 bits of debug traps to deliver after this instruction */
     u64 cr0, cr2, cr3, cr4, efer, xcr0, xss;
     u64 pdpte[4];       /* PAE: the page-directory-pointer registers, loaded with CR3 */
@@ -179,7 +180,7 @@ struct vcpu_group {
     int running;             /* vCPUs inside guest code */
     int exclusive_wanted;    /* threads that want or have the world to themselves */
     bool exclusive_held;
-    bool intr_level;
+    bool intr_level, ignne; /* pins */
     struct debug_points *points; /* a debugger's; NULL: none. See cpu/debug_points.h */
     bool step_events;            /* a debugger's steps deliver interrupts */
     void (*debug_stopped)(void *ctx);

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "cpu/access.h"
+#include "cpu/ferr.h"
 #include "cpu/vector_op.h"
 #include "cpu/xstate.h"
 
@@ -47,6 +48,8 @@ FLATTENED void run_register(struct vcpu *c, const struct insn *i, enum vector_cl
     fsw = op->run(NULL, c);
     if (class == VC_X87)
         x87_track(c, i, op, fsw);
+    if (class == VC_X87_CONTROL)
+        ferr_settle(c);
 }
 
 FLATTENED void run_memory(struct vcpu *c, const struct insn *i, enum vector_class class, bool write)
@@ -67,6 +70,8 @@ FLATTENED void run_memory(struct vcpu *c, const struct insn *i, enum vector_clas
     }
     if (class == VC_X87)
         x87_track(c, i, op, fsw);
+    if (class == VC_X87_CONTROL)
+        ferr_settle(c);
 }
 
 #define HANDLERS(name, class)                                                                    \

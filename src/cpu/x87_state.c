@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cpu/access.h"
+#include "cpu/ferr.h"
 #include "cpu/vector_op.h"
 #include "cpu/xstate.h"
 
@@ -118,6 +119,7 @@ static void run_native(struct vcpu *c, const struct insn *i, struct x87_image *i
     ext_load(c);
     op->run(image, c);
     ext_save(c);
+    ferr_settle(c);
 }
 
 static void store_image(struct vcpu *c, const struct insn *i, u32 regs)

@@ -61,6 +61,16 @@ static void bus_shutdown(void *ctx)
     machine_reset(ctx, MACHINE_TRIPLE_FAULT);
 }
 
+static void bus_ferr(void *ctx, bool level)
+{
+    struct machine *m = ctx;
+
+    pthread_mutex_lock(m->lock);
+    if (m->ferr)
+        m->ferr(m->ferr_device, level);
+    pthread_mutex_unlock(m->lock);
+}
+
 static int cpus_create(struct machine *m, struct err *e)
 {
     struct vcpu_group_config config = {
@@ -71,7 +81,8 @@ static int cpus_create(struct machine *m, struct err *e)
         .clock = &m->clock,
         .timers = &m->timers,
         .bus = {.ctx = m, .pio_read = bus_pio_read, .pio_write = bus_pio_write, .mmio_read = bus_mmio_read,
-                .mmio_write = bus_mmio_write, .extint_ack = bus_extint_ack, .eoi = bus_eoi, .shutdown = bus_shutdown},
+                .mmio_write = bus_mmio_write, .extint_ack = bus_extint_ack, .eoi = bus_eoi, .shutdown = bus_shutdown,
+                .ferr = bus_ferr},
     };
 
     return vcpu_group_create(&config, &m->cpus, e);
@@ -389,4 +400,9 @@ void machine_intr_set(void *machine, int pin, bool level)
     struct machine *m = machine;
 
     vcpu_group_intr(m->cpus, level);
+}
+
+void machine_set_ignne(struct machine *m, bool level)
+{
+    vcpu_group_ignne(m->cpus, level);
 }

@@ -62,6 +62,8 @@ struct machine {
     struct device *pic;
     void (*ioapic_eoi)(struct device *ioapic, u8 vector);
     struct device *ioapic;
+    void (*ferr)(struct device *dev, bool level); /* the processors' FERR# pin; called with the lock held */
+    struct device *ferr_device;
     int timer_fd, timeout_fd; /* timerfds: the first deadline of `timers`; config.timeout_ns */
     struct watch *timer_watch, *timeout_watch;
     pthread_mutex_t end_lock; /* guards what follows, to `waking`; innermost */
@@ -127,6 +129,9 @@ void machine_apic_send(struct machine *m, u32 dest, u8 vector, u8 delivery, bool
 
 /* The PIC's INTR output towards LINT0 of the boot vCPU. Usable as the `set` of a struct irq (ctx: the machine). */
 void machine_intr_set(void *machine, int pin, bool level);
+
+/* IGNNE# of all processors: see cpu/vcpu.h. */
+void machine_set_ignne(struct machine *m, bool level);
 
 /* DMA by devices: all or nothing, RAM only; -EFAULT otherwise. */
 static inline int dma_read(struct machine *m, u64 gpa, void *buf, u64 len)

@@ -81,7 +81,7 @@ static int machine_start(struct err *e)
     config.mem = mem;
     config.clock = &machine_clock;
     config.timers = &timers;
-    config.bus = (struct vcpu_bus){NULL, read_ones, write_nothing, mmio_ones, mmio_nothing, no_extint, no_eoi, no_shutdown};
+    config.bus = (struct vcpu_bus){NULL, read_ones, write_nothing, mmio_ones, mmio_nothing, no_extint, no_eoi, no_shutdown, NULL};
     return vcpu_group_create(&config, &group, e);
 }
 

@@ -121,7 +121,7 @@ static void guest_create(void)
     struct err e;
 
     strcpy(config.model.text, "host");
-    config.bus = (struct vcpu_bus){NULL, bus_pio_read, bus_pio_write, bus_read, bus_write, bus_ack, bus_eoi, bus_shutdown};
+    config.bus = (struct vcpu_bus){NULL, bus_pio_read, bus_pio_write, bus_read, bus_write, bus_ack, bus_eoi, bus_shutdown, NULL};
     clock_init(&clock);
     timer_queue_init(&timers, &clock, NULL, NULL);
     if (guest_memory_create(MIB(1), &mem, &e) || guest_memory_map(mem, 0, MIB(1), 0, false)) {

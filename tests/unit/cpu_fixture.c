@@ -60,7 +60,7 @@ void cpu_fixture_create(struct cpu_fixture *f, int cpus, const char *model)
     config.timers = &f->timers;
     snprintf(config.model.text, sizeof(config.model.text), "%s", model);
     config.bus =
-        (struct vcpu_bus){f, no_pio_read, no_pio_write, no_mmio_read, no_mmio_write, no_extint, no_eoi, shutdown_count};
+        (struct vcpu_bus){f, no_pio_read, no_pio_write, no_mmio_read, no_mmio_write, no_extint, no_eoi, shutdown_count, NULL};
     assert_int_equal(vcpu_group_create(&config, &f->group, &e), 0);
     f->c = vcpu_get(f->group, 0);
 }

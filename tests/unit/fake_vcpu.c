@@ -127,6 +127,10 @@ void lapic_virtual_wire(struct vcpu *c)
     c->group->log.virtual_wires++;
 }
 
+void vcpu_group_ignne(struct vcpu_group *g, bool level)
+{
+}
+
 void vcpu_group_intr(struct vcpu_group *g, bool level)
 {
     g->log.intr = level;

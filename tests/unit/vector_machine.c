@@ -64,7 +64,7 @@ void vector_machine_create(struct vector_machine *m)
 {
     struct vcpu_group_config config = {
         .count = 1, .engine = CPU_ENGINE_INTERP, .model = {"host"}, .clock = &test_clock, .timers = &test_timers,
-        .bus = {NULL, port_read, port_write, device_read, device_write, no_interrupt, no_eoi, no_shutdown}};
+        .bus = {NULL, port_read, port_write, device_read, device_write, no_interrupt, no_eoi, no_shutdown, NULL}};
     struct err e = {0};
 
     clock_init(&test_clock);
