@@ -4,7 +4,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skerry
 GUEST ?= $(CACHE)/debian-bookworm
 RUN ?= --memory 1G --cpus 1 -p 2222:22
 
-.PHONY: all run test check san bench fuzz soak fmt install clean
+.PHONY: all run test check san tsan bench fuzz soak fmt install clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -33,11 +33,19 @@ test:
 check: all
 	@tools/run-tests $(BUILD) --suite unit --suite insn
 
-# The quick ones under the address and undefined-behaviour sanitizers.
+# All but the long boot tests under the address and undefined-behaviour sanitizers, and under the thread sanitizer.
+SAN_TESTS = --suite unit --suite insn --suite guest --suite fuzz --suite cli
+SAN_ENV = UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1:suppressions=$(CURDIR)/tools/tsan-suppressions \
+	RUN_GUEST_ANY_SIZE=1
 san:
 	@test -e build-san/build.ninja || meson setup build-san -Db_sanitize=address,undefined -Db_lundef=false
 	@ninja -C build-san
-	@tools/run-tests build-san --suite unit --suite insn
+	@$(SAN_ENV) tools/run-tests build-san $(SAN_TESTS)
+
+tsan:
+	@test -e build-tsan/build.ninja || meson setup build-tsan -Db_sanitize=thread -Db_lundef=false
+	@ninja -C build-tsan
+	@$(SAN_ENV) tools/run-tests build-tsan $(SAN_TESTS)
 
 bench:
 	@tools/install-deps build guest bench
@@ -60,4 +68,4 @@ install: all
 	@meson install -C $(BUILD)
 
 clean:
-	rm -rf build build-san build-fuzz
+	rm -rf build build-san build-tsan build-fuzz

@@ -23,7 +23,7 @@ void tlb_init(struct vcpu *c)
         c->tlb->filled[set] = 0;
         for (int i = 0; i < TLB_ENTRIES; i++) {
             tlb_entry_drop(&c->tlb->set[set][i], (u64)i);
-            c->tlb->origin[set][i].listed = false;
+            c->tlb->origin[set * TLB_ENTRIES + i].listed = false;
         }
     }
 }
@@ -35,7 +35,7 @@ void tlb_flush(struct vcpu *c)
             u16 index = c->tlb->fill[set][n];
 
             tlb_entry_drop(&c->tlb->set[set][index], index);
-            c->tlb->origin[set][index].listed = false;
+            c->tlb->origin[set * TLB_ENTRIES + index].listed = false;
         }
         c->tlb->filled[set] = 0;
     }

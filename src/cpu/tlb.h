@@ -45,7 +45,7 @@ struct tlb {
     u16 fill[MMU_SETS][TLB_ENTRIES]; /* which */
     bool large_pages;     /* some entry is a piece of a large page */
     struct tlb_entry set[MMU_SETS][TLB_ENTRIES];
-    struct tlb_origin origin[MMU_SETS][TLB_ENTRIES];
+    struct tlb_origin origin[MMU_SETS * TLB_ENTRIES]; /* in the order of set[][] */
 };
 
 /* The tag for `page` whose accesses are slow for the reasons given; none: the page itself. */
@@ -62,11 +62,11 @@ static inline u64 tlb_page(u64 tag)
 
 static inline struct tlb_origin *tlb_origin(struct tlb *tlb, const struct tlb_entry *t)
 {
-    return &tlb->origin[0][t - tlb->set[0]];
+    return &tlb->origin[t - tlb->set[0]];
 }
 static inline u64 tlb_gpa(const struct tlb *tlb, const struct tlb_entry *t)
 {
-    return tlb->origin[0][t - tlb->set[0]].gpa;
+    return tlb->origin[t - tlb->set[0]].gpa;
 }
 
 /* Where gva is in this process; the entry is that of its page, and of RAM. */
