@@ -30,12 +30,12 @@ class Figures:
     def doubt(self, sentence):
         self.doubts.append(sentence)
 
-    def verdict(self, case, machine, word):
-        """A kernel must say "ok"; a program's checksum must be that of the machines before. True if the time counts."""
+    def verdict(self, case, machine, word, printed=b""):
+        """printed: what the machine printed during the case. A kernel must say "ok"; a program's checksum must be that of the machines before. True if the time counts."""
         known = self.verdicts.setdefault(case, {})
         known[machine] = word
         if case in suite.ALL_KERNELS and word != "ok" or word in ("timeout", "silent") or word.startswith(("status-", "signal-")):
-            self.trouble(f"{case} on {machine}: {word}")
+            self.trouble(f"{case} on {machine}: {word}; it printed:\n{printed[-1000:].decode(errors='replace')}")
             return False
         others = {m: w for m, w in known.items() if w != word}
         if others:

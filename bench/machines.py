@@ -1,4 +1,5 @@
 """The machines that are compared: skerry with one of its engines, QEMU's translator (tcg), and the host itself (native)."""
+import glob
 import os
 import re
 import select
@@ -90,9 +91,33 @@ class Running:
         tail = self.text[-1500:].decode(errors="replace")
         raise Failed(f"{os.path.basename(self.name)} {sentence}; its last output:\n{tail}")
 
+    def threads(self):
+        """{thread: (seconds on a CPU, seconds waiting for one)} of the process and its children, by the kernel's scheduler."""
+        seconds = {}
+        for pid in process_tree(self.child.pid):
+            for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+                try:
+                    with open(path) as f:
+                        ran, waited = f.read().split()[:2]
+                except OSError:
+                    continue  # it has just ended
+                seconds[path] = int(ran) / 1e9, int(waited) / 1e9
+        return seconds
+
     def memory_beyond_ram(self):
         """MiB resident in the process and its children, without the mapping of guest RAM."""
         return sum(resident_beyond_ram(pid) for pid in process_tree(self.child.pid)) / 1024
+
+
+def waited(before, after):
+    """The seconds for which the busiest thread between two calls of threads(), a guest's CPU, had to wait for a CPU of ours."""
+    since = {t: tuple(now - then for now, then in zip(after[t], before.get(t, (0, 0)))) for t in after}
+    return max(since.values(), default=(0, 0))[1]
+
+
+def ran(before, after):
+    """The seconds on a CPU of all threads between two calls of threads()."""
+    return sum(after[t][0] - before.get(t, (0, 0))[0] for t in after)
 
 
 def process_tree(pid):

@@ -3,11 +3,12 @@
  * case_runner FOLDER [poweroff]: FOLDER/cases has a line "scale X", a line "timeout SECONDS", and a line for each case:
  * "kernel NAME" (the program FOLDER/kernel_NAME, which times itself) or "program NAME" (FOLDER/programs.sh NAME prepare, then
  * run, which is timed, then check, whose first word of output stands for the result). Printed are
- *     bench: begin NAME
- *     bench: ran NAME SECONDS-SINCE-BEGIN
+ *     bench: begin NAME CPU-SECONDS
+ *     bench: ran NAME SECONDS-SINCE-BEGIN CPU-SECONDS
  *     bench: end NAME SECONDS VERDICT
  *     bench: done
- * The host compares the first time with its own clock, by which it sees the lines begin and ran. VERDICT is one word: "ok" or a checksum when all is well, otherwise "wrong", "status-N", "signal-N" or "timeout". With "poweroff" the
+ * The host compares the first time with its own clock, by which it sees the lines begin and ran. CPU-SECONDS are those of all
+ * processes that have ended since the start. VERDICT is one word: "ok" or a checksum when all is well, otherwise "wrong", "status-N", "signal-N" or "timeout". With "poweroff" the
  * machine is switched off a second after the end, in which the host may look at the memory of the VM. */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -42,6 +44,15 @@ static double seconds_now(void)
 
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double children_cpu_seconds(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_CHILDREN, &usage);
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
 /* Starts a program with its output into `out`, waits for it and all in its process group no longer than the plan allows.
@@ -96,7 +107,7 @@ static void output_read(int fd, char *text, size_t size)
 /* The line has left the serial port when this returns, so that the host's mark is not late. */
 static double begin_print(const char *name)
 {
-    printf("bench: begin %s\n", name);
+    printf("bench: begin %s %.6f\n", name, children_cpu_seconds());
     fflush(stdout);
     tcdrain(STDOUT_FILENO);
     return seconds_now();
@@ -106,7 +117,7 @@ static double ran_print(const char *name, double begin)
 {
     double seconds = seconds_now() - begin;
 
-    printf("bench: ran %s %.6f\n", name, seconds);
+    printf("bench: ran %s %.6f %.6f\n", name, seconds, children_cpu_seconds());
     fflush(stdout);
     return seconds;
 }
