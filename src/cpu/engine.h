@@ -47,8 +47,8 @@ struct engine {
 extern const struct engine interp_engine; /* interp.c */
 extern const struct engine kvm_engine;    /* kvm_vm.c */
 
-/* The engine that a configuration names, or the best of this build for CPU_ENGINE_AUTO; -ENOTSUP and a sentence when there is
- * no such engine. */
-int engine_choose(enum cpu_engine wanted, const struct engine **ret, struct err *e);
+/* The engine that the group's configuration names, for CPU_ENGINE_AUTO the fastest that this host can run it on, with the
+ * reason in g->engine_reason. -ENOTSUP and a sentence when there is no such engine. */
+int engine_choose(struct vcpu_group *g, struct err *e);
 
 #endif

@@ -10,6 +10,7 @@ void kvm_kick(struct vcpu *c);
 void kvm_flush(struct vcpu *c);
 
 /* Once per process at least, before any vCPU runs: the signal that ends a KVM_RUN. */
+#define KVM_KICK_SIGNAL SIGUSR1
 int kvm_kick_set_up(struct err *e);
 
 #endif

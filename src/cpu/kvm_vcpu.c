@@ -24,7 +24,6 @@
 #include "cpu/vcpu_trace.h"
 #include "cpu/xstate.h"
 
-#define KICK_SIGNAL SIGUSR1
 #define MSR_BIOS_SIGN_ID 0x8b
 
 /* It only interrupts KVM_RUN. */
@@ -37,7 +36,7 @@ int kvm_kick_set_up(struct err *e)
     struct sigaction sa = {.sa_handler = on_kick};
 
     sigemptyset(&sa.sa_mask);
-    return sigaction(KICK_SIGNAL, &sa, NULL) ? err_set(e, -errno, "cannot install a signal handler: %s", strerror(errno)) : 0;
+    return sigaction(KVM_KICK_SIGNAL, &sa, NULL) ? err_set(e, -errno, "cannot install a signal handler: %s", strerror(errno)) : 0;
 }
 
 /* `immediate_exit` ends a KVM_RUN that has not begun, the signal one that has. */
@@ -50,7 +49,7 @@ void kvm_kick(struct vcpu *c)
     __atomic_store_n(&c->kvm->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     thread = __atomic_load_n(&c->kvm->thread, __ATOMIC_SEQ_CST);
     if (thread)
-        syscall(SYS_tgkill, getpid(), thread, KICK_SIGNAL);
+        syscall(SYS_tgkill, getpid(), thread, KVM_KICK_SIGNAL);
 }
 
 /* The guest may have moved CR8. */
@@ -187,10 +186,11 @@ static void interpret(struct vcpu *c)
     ext_save(c);
 }
 
+/* Halted first: an event that the kernel holds (a single-step trap of the HLT) ends it. */
 static void exit_halt(struct vcpu *c)
 {
-    kvm_core_fetch(c);
     c->s.activity = VCPU_HALTED;
+    kvm_core_fetch(c);
 }
 
 static void exit_shutdown(struct vcpu *c)

@@ -14,11 +14,6 @@
 #include "cpu/kvm_run.h"
 #include "cpu/vcpu_trace.h"
 
-/* Three pages for Intel CPUs that cannot run real mode, and their page table: between the local APICs and the flash ROM,
- * where no board has anything. */
-#define TSS_ADDR 0xfeffd000u
-#define IDENTITY_MAP_ADDR 0xfeffc000ull
-
 int kvm_ioctl(int fd, unsigned long request, void *arg)
 {
     int r;
@@ -67,7 +62,7 @@ static int cap_enable(const struct kvm_vm *vm, u32 cap, u64 arg)
 
 static int vm_set_up(struct kvm_vm *vm, struct err *e)
 {
-    u64 identity_map = IDENTITY_MAP_ADDR;
+    u64 identity_map = KVM_IDENTITY_MAP_ADDR;
     int r;
 
     vm->fd = kvm_ioctl(vm->dev_fd, KVM_CREATE_VM, NULL);
@@ -79,7 +74,7 @@ static int vm_set_up(struct kvm_vm *vm, struct err *e)
     vm->run_size = (size_t)r;
     /* only some Intel CPUs need these two */
     kvm_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
-    kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)(long)TSS_ADDR);
+    kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)(long)KVM_TSS_ADDR);
     /* without it user code that the kernel cannot emulate gets #UD instead of our interpreter */
     cap_enable(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
     return kvm_msr_filter_set(vm, e);

@@ -8,6 +8,11 @@
 #include "cpu/vcpu_state.h"
 #include <linux/kvm.h>
 
+/* Three pages for Intel CPUs that cannot run real mode, and their page table: between the local APICs and the flash ROM,
+ * where no board has anything. */
+#define KVM_TSS_ADDR 0xfeffd000u
+#define KVM_IDENTITY_MAP_ADDR 0xfeffc000ull
+
 struct cpu_model_limit;
 
 /* One machine's. */

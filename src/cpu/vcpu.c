@@ -401,28 +401,28 @@ static int model_create(struct vcpu_group *g, struct err *e)
 
 int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group **ret, struct err *e)
 {
-    const struct engine *engine;
     struct vcpu_group *g;
-    int r = engine_choose(config->engine, &engine, e);
+    int r = ext_setup(e);
 
-    if (r)
-        return r;
-    r = ext_setup(e);
     if (r)
         return r;
     g = calloc(1, sizeof(*g));
     if (!g)
         return err_set(e, -ENOMEM, "vCPUs: out of memory");
     g->config = *config;
-    g->engine = engine;
+    r = engine_choose(g, e);
+    if (r) {
+        free(g);
+        return r;
+    }
     g->tsc_khz = TSC_KHZ_DEFAULT;
     g->count = config->count;
     world_init(g);
     r = model_create(g, e);
     if (!r)
         r = vector_setup(g, e);
-    if (!r && engine->group_create)
-        r = engine->group_create(g, e);
+    if (!r && g->engine->group_create)
+        r = g->engine->group_create(g, e);
     for (int i = 0; !r && i < config->count; i++)
         r = vcpu_create(g, i, e);
     if (r) {
@@ -467,6 +467,11 @@ const char *vcpu_group_model(const struct vcpu_group *g)
 const char *vcpu_group_engine(const struct vcpu_group *g)
 {
     return g->engine->name;
+}
+
+const char *vcpu_group_engine_reason(const struct vcpu_group *g)
+{
+    return g->engine_reason;
 }
 
 u64 vcpu_group_retired(const struct vcpu_group *g)

@@ -107,6 +107,9 @@ void vcpu_group_flush(struct vcpu_group *g);
 const char *vcpu_group_model(const struct vcpu_group *g);
 const char *vcpu_group_engine(const struct vcpu_group *g);
 
+/* Why the engine was chosen, where CPU_ENGINE_AUTO left the choice; else empty. */
+const char *vcpu_group_engine_reason(const struct vcpu_group *g);
+
 /* Instructions retired by all vCPUs so far. Approximate while they run. */
 u64 vcpu_group_retired(const struct vcpu_group *g);
 

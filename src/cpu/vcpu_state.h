@@ -166,6 +166,7 @@ struct vcpu {
 struct vcpu_group {
     struct vcpu_group_config config;
     const struct engine *engine;
+    char engine_reason[512]; /* why CPU_ENGINE_AUTO chose it; empty: it was named */
     struct kvm_vm *kvm; /* under the KVM engine */
     struct cpu_model *model;
     struct vector_stubs *vector;

@@ -2,6 +2,7 @@
  * everything that only reads, so that a VM that cannot start has written nothing. */
 #include "vm/vm_run.h"
 
+#include "base/log.h"
 #include "board/pc.h"
 #include "vm/vm_debug.h"
 #include "vm/vm_resources.h"
@@ -164,14 +165,25 @@ static void run_free(struct vm_run *r)
     pthread_mutex_destroy(&r->lock);
 }
 
+/* Where the choice was ours. */
+static void engine_tell(const struct vm_run *r)
+{
+    const char *why = vcpu_group_engine_reason(r->machine->cpus);
+
+    if (why[0])
+        log_info("engine: %s (%s)", vcpu_group_engine(r->machine->cpus), why);
+}
+
 int vm_run(const struct vm_config *config, int channel_fd, struct vm_ended *ret, struct err *e)
 {
     struct vm_run r = {.signal_fd = -1, .channel_fd = channel_fd, .resources.gdb_fd = -1};
 
     machine_lock_init(&r.lock);
     e->code = 0;
-    if (!run_build(&r, config, e))
+    if (!run_build(&r, config, e)) {
+        engine_tell(&r);
         run_report(r.machine, machine_run(r.machine), ret);
+    }
     run_free(&r);
     return e->code;
 }

@@ -10,7 +10,8 @@ done
 run() {
     status=$1 pattern=$2 guest=$3
     shift 3
-    check "$status" "$pattern" run --kernel "$work/$guest" --memory 16M --net none --serial none --timeout 20 "$@"
+    check "$status" "$pattern" run --kernel "$work/$guest" --memory 16M --net none --serial none --timeout 20 \
+        --cpu-engine interp "$@"
 }
 
 run 33 "wrote to debug-exit: status 33" debug_exit --device debug-exit
@@ -25,6 +26,12 @@ run 33 "status 33" print --device debug-exit --device debugcon
 [ "$(cat "$work/stdout")" = hi ] || complain "debugcon printed '$(cat "$work/stdout")' instead of 'hi'"
 run 33 "status 33" print --device debug-exit --device "debugcon=$work/log"
 [ "$(cat "$work/log")" = hi ] || complain "debugcon wrote '$(cat "$work/log")' instead of 'hi'"
+
+# Where skerry chooses the engine, it says which and why.
+checks=$((checks + 1))
+"$skerry" run --kernel "$work/power_off" --memory 16M --net none --serial none --timeout 20 2>"$work/stderr" </dev/null
+grep -q '^skerry: engine: [a-z]* (.*/dev/kvm.*)$' "$work/stderr" || complain "no word of the engine: $(cat "$work/stderr")"
+[ "$(wc -l <"$work/stderr")" = 2 ] || complain "more than two lines: $(cat "$work/stderr")"
 
 # Signals end the VM in good order, and it goes with its command.
 for signal in TERM INT HUP; do
