@@ -43,10 +43,16 @@ static u64 gpa_mask(const struct vcpu *c)
     return (1ull << c->group->model->phys_bits) - 1;
 }
 
+/* What the address lines show: bit 20 is masked while the board's A20 gate is closed. */
+static u64 address_lines(const struct vcpu *c, u64 gpa)
+{
+    return unlikely(__atomic_load_n(&c->group->a20_closed, __ATOMIC_SEQ_CST)) ? gpa & ~(u64)BIT(20) : gpa;
+}
+
 /* Reads a table entry. Tables outside RAM read as all ones, like a bus that nobody drives: reserved bits are set then. */
 static u64 entry_read(struct vcpu *c, struct walk *w, u64 gpa)
 {
-    u8 *p = guest_memory_ptr(vcpu_memory(c), gpa, (u64)w->entry_size, false);
+    u8 *p = guest_memory_ptr(vcpu_memory(c), address_lines(c, gpa), (u64)w->entry_size, false);
     u64 v = ~0ull;
 
     if (p)
@@ -162,6 +168,7 @@ static void walk_start(struct vcpu *c, struct walk *w, u64 gva)
     } else {
         walk_32bit(c, w, gva);
     }
+    w->gpa = address_lines(c, w->gpa);
 }
 
 /* Accesses that the key of a user page forbids, bits 1 << enum mmu_access; SDM vol. 3 §4.6.2. Supervisor writes are forbidden

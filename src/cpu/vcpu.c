@@ -329,6 +329,12 @@ void vcpu_group_flush(struct vcpu_group *g)
         vcpu_attend(g->vcpu[i], ATTN_FLUSH);
 }
 
+void vcpu_group_a20(struct vcpu_group *g, bool open)
+{
+    if (__atomic_exchange_n(&g->a20_closed, !open, __ATOMIC_SEQ_CST) == open)
+        vcpu_group_flush(g);
+}
+
 void vcpu_group_intr(struct vcpu_group *g, bool level)
 {
     __atomic_store_n(&g->intr_level, level, __ATOMIC_SEQ_CST);

@@ -84,6 +84,10 @@ void vcpu_group_intr(struct vcpu_group *g, bool level);
 /* The level of IGNNE#: with CR0.NE clear, x87 instructions do not wait for errors to be seen to. Any thread. */
 void vcpu_group_ignne(struct vcpu_group *g, bool level);
 
+/* The A20 gate: while it is closed (`open` false) address bit 20 is 0 in all physical addresses of the processors. Open at
+ * first. Takes hold at each vCPU's next block, in the calling one before its next instruction. Any thread. */
+void vcpu_group_a20(struct vcpu_group *g, bool open);
+
 /* One message on the APIC bus: from I/O APICs, MSIs and ICR writes. SDM vol. 3 §11.6, §11.11. */
 enum apic_delivery { APIC_FIXED, APIC_LOWEST, APIC_SMI, APIC_RESERVED, APIC_NMI, APIC_INIT, APIC_STARTUP, APIC_EXTINT };
 struct apic_message {

@@ -181,7 +181,7 @@ struct vcpu_group {
     int running;             /* vCPUs inside guest code */
     int exclusive_wanted;    /* threads that want or have the world to themselves */
     bool exclusive_held;
-    bool intr_level, ignne; /* pins */
+    bool intr_level, ignne, a20_closed; /* pins */
     struct debug_points *points; /* a debugger's; NULL: none. See cpu/debug_points.h */
     bool step_events;            /* a debugger's steps deliver interrupts */
     void (*debug_stopped)(void *ctx);

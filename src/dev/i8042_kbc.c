@@ -2,8 +2,8 @@
  *
  * The second port exists but nothing is on it: what the guest sends there times out, so that systems find no mouse.
  * The keyboard knows scan code sets 2 (its own) and 1; bytes come at once, one at a time as the guest reads them.
- * Left out: scan code set 3 (refused with a resend), typematic repeat (its rate is accepted), the parity and timeout
- * bits but for the absent device, and what gate A20 does to addresses (its level is kept and shown). */
+ * Left out: scan code set 3 (refused with a resend), typematic repeat (its rate is accepted), and the parity and timeout
+ * bits but for the absent device. */
 #include "dev/i8042_kbc.h"
 #include "base/trace.h"
 
@@ -271,9 +271,15 @@ static u8 output_port(const struct i8042_kbc *k)
     return OUTPUT_IDLE | OUTPUT_RESET_N | (k->s.a20 ? OUTPUT_A20 : 0) | full;
 }
 
+static void a20_set(struct i8042_kbc *k, bool open)
+{
+    k->s.a20 = open;
+    machine_set_a20(k->dev.machine, open);
+}
+
 static void output_port_write(struct i8042_kbc *k, u8 val)
 {
-    k->s.a20 = val & OUTPUT_A20;
+    a20_set(k, val & OUTPUT_A20);
     if (!(val & OUTPUT_RESET_N))
         machine_reset(k->dev.machine, MACHINE_RESET);
 }
@@ -384,7 +390,7 @@ static void control_write(struct device *dev, u64 offset, int size, u64 val)
 {
     struct i8042_kbc *k = container_of(dev, struct i8042_kbc, dev);
 
-    k->s.a20 = val & PORT92_A20;
+    a20_set(k, val & PORT92_A20);
     if (val & PORT92_RESET)
         machine_reset(dev->machine, MACHINE_RESET);
 }
@@ -398,7 +404,8 @@ static void i8042_kbc_reset(struct device *dev)
 {
     struct i8042_kbc *k = container_of(dev, struct i8042_kbc, dev);
 
-    k->s = (struct i8042_kbc_state){.a20 = true};
+    k->s = (struct i8042_kbc_state){0};
+    a20_set(k, true);
     *config(k) = CONFIG_IRQ1 | CONFIG_SYS | CONFIG_AUX_OFF | CONFIG_TRANSLATE;
     kbd_defaults(k, true);
     irq_update(k);
@@ -409,6 +416,7 @@ static void i8042_kbc_loaded(struct device *dev)
     struct i8042_kbc *k = container_of(dev, struct i8042_kbc, dev);
 
     k->s.queue_count = (u8)MIN(k->s.queue_count, QUEUE_SIZE); /* the stream is not to be trusted */
+    a20_set(k, k->s.a20);
     irq_update(k);
 }
 

@@ -406,3 +406,8 @@ void machine_set_ignne(struct machine *m, bool level)
 {
     vcpu_group_ignne(m->cpus, level);
 }
+
+void machine_set_a20(struct machine *m, bool open)
+{
+    vcpu_group_a20(m->cpus, open);
+}

@@ -133,6 +133,9 @@ void machine_intr_set(void *machine, int pin, bool level);
 /* IGNNE# of all processors: see cpu/vcpu.h. */
 void machine_set_ignne(struct machine *m, bool level);
 
+/* The A20 gate, for the chip that has it: see cpu/vcpu.h. DMA is not concerned, as on the AT. */
+void machine_set_a20(struct machine *m, bool open);
+
 /* DMA by devices: all or nothing, RAM only; -EFAULT otherwise. */
 static inline int dma_read(struct machine *m, u64 gpa, void *buf, u64 len)
 {

@@ -126,6 +126,159 @@ CODE(16, address_wrap, "mov $0xfff0, %bx; mov $0x20, %si; mov (%bx,%si), %al; in
 CODE(16, sp_zero, "xor %sp, %sp; push %ax; pop %bx; mov %sp, %cx; int3");
 CODE(16, ss_limit_call, "mov $1, %sp; call 1f; 1: int3");
 
+CODE(16, a20, "in $0x92, %al; and $0xfd, %al; out %al, $0x92; mov 0x10, %bx; mov %es:0x10, %cx; movw $0x5678, 0x10;"
+              "or $2, %al; out %al, $0x92; mov 0x10, %dx; int3");
+CODE(16, short_ivt, "lidt 0; int $0x60; int3");
+CODE(16, rep_none, "xor %cx, %cx; mov $0xffff, %si; mov $0xffff, %di; rep movsw; rep stosw; repe cmpsw; repne scasw;"
+                   "rep lodsw; int3");
+CODE(16, lock_good, "lock incw 0; lock; xchg %ax, 2; lock btsw $3, 4; int3");
+CODE(16, lock_register, "lock; inc %ax");
+CODE(16, lock_move, "lock; mov %ax, 0");
+CODE(16, lock_compare, "lock; cmpw $1, 0");
+CODE(16, lock_bit_test, "lock; bt %ax, 0");
+CODE(16, lea_register, ".byte 0x8d, 0xc0");
+CODE(16, les_register, ".byte 0xc4, 0xc0");
+CODE(16, mov_cs, ".byte 0x8e, 0xc8");
+CODE(16, mov_seg6, ".byte 0x8c, 0xf0");
+CODE(16, group_4, ".byte 0xfe, 0xd0");
+CODE(16, group_5, ".byte 0xff, 0xf8");
+CODE(16, far_call_register, ".byte 0xff, 0xd8");
+CODE(16, bound_register, ".byte 0x62, 0xc0");
+CODE(16, pop_reserved, ".byte 0x8f, 0x0e, 0, 0");
+CODE(16, mov_reserved, ".byte 0xc6, 0x0e, 0, 0, 0");
+CODE(16, long_insn, ".byte 0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x26,0x90");
+CODE(16, div_low, "mov $0x8000, %ax; cwd; mov $-1, %bx; idiv %bx; int3");
+CODE(16, div_lowest, "mov $0x8000, %ax; cwd; mov $1, %bx; idiv %bx; int3");
+CODE(16, div_byte, "mov $-0x8000, %ax; mov $-1, %bl; idiv %bl");
+CODE(16, div_byte_low, "mov $-128, %ax; mov $1, %bl; idiv %bl; int3");
+CODE(16, div_32, "mov $0x80000000, %eax; cdq; mov $-1, %ebx; idiv %ebx");
+CODE(16, xlat_override, "movb $0x77, %es:0x15; mov $0x10, %bx; mov $5, %al; .byte 0x26; xlat; mov $0xffff, %bx;"
+                        "mov $2, %al; .byte 0x26; xlat; int3");
+CODE(16, pusha_split, "mov $15, %sp; pusha");
+CODE(16, pusha_wrap, "mov $8, %sp; pusha; mov %sp, %ax; int3");
+CODE(16, popa_split, "mov $0xfff5, %sp; popa");
+CODE(16, enter_split, "mov $1, %bp; enter $0, $2");
+CODE(16, ret_beyond, "pushl $0x12345; .byte 0x66; ret");
+CODE(16, jump_beyond, "mov $0x10000, %eax; jmp *%eax");
+CODE(16, far_beyond, "ljmpl $0x1000, $0x10000");
+CODE(16, iret_beyond, "pushfl; pushl %cs; pushl $0x10000; iretl");
+CODE(16, esp_high, "mov $0x12340002, %esp; pushl %eax; int3");
+CODE(16, lods_override, "movw $0x1357, %es:0x20; mov $0x20, %si; lodsw %es:(%si), %ax; int3");
+
+static void a20_gate(void)
+{
+    volatile u32 *ivt = (volatile u32 *)0, saved = ivt[0];
+
+    PREPARE(a20);
+    R->ds = R->es = 0xffff;
+    *(volatile u16 *)0x100000 = 0x4321;
+    RUN(a20, 3, SIZE(a20), ": the A20 gate closed and opened");
+    check((u16)R->ebx == (u16)saved && (u16)R->ecx == (u16)saved, "closed, FFFF:0010 is address 0: %x", (u16)R->ebx);
+    check((u16)ivt[0] == 0x5678 && (u16)R->edx == 0x4321, "also for writes; open again it is 1 MiB: %x", (u16)R->edx);
+    ivt[0] = saved;
+}
+
+static void table_limits(void)
+{
+    struct {
+        u16 limit;
+        u32 base;
+    } __attribute__((packed)) idt = {0x60 * 4 + 2, 0};
+
+    PREPARE(short_ivt);
+    copy(data, &idt, 6);
+    RUN(short_ivt, 13, 5, ": INT of a vector beyond IDTR's limit: #GP");
+    idt.limit++;
+    copy(data, &idt, 6);
+    PREPARE(short_ivt);
+    RUN(short_ivt, 0x60, 7, ": the limit's last vector");
+    idt.base = 0x100000; /* a copy of the table at 1 MiB, where INT 60h leads to INT 61h's stub */
+    copy((void *)0x100000, (void *)0, 0x400);
+    ((volatile u32 *)0x100000)[0x60] = ((volatile u32 *)0)[0x61];
+    copy(data, &idt, 6);
+    PREPARE(short_ivt);
+    RUN(short_ivt, 0x61, 7, ": the table may lie anywhere");
+    idt.base = 0;
+    idt.limit = 8 * 4 + 3; /* #GP itself has no vector: #DF, which has */
+    copy(data, &idt, 6);
+    PREPARE(short_ivt);
+    RUN(short_ivt, 8, 5, ": #GP beyond the limit too: #DF");
+}
+
+static void at_ends(const char *name, const u8 *code, const u8 *end, u32 vector, u32 at)
+{
+    prepare(code, end);
+    check(ends(vector, at), "%s: vector %u", name, vector);
+}
+#define AT(code, vector, at) at_ends(#code, code, code##_end, vector, at)
+
+static void limits(void)
+{
+    AT(pusha_split, 12, 3);
+    check((u16)R->esp == 15, "SP as before: %x", (u16)R->esp);
+    AT(popa_split, 12, 3);
+    AT(enter_split, 12, 3);
+    check((u16)R->esp == 0x8000 && (u16)R->ebp == 1, "SP and BP as before: %x %x", (u16)R->esp, (u16)R->ebp);
+    AT(ret_beyond, 13, 6);
+    check((u16)R->esp == 0x8000 - 4, "RET that faults pops nothing: %x", (u16)R->esp);
+    AT(jump_beyond, 13, 6);
+    AT(far_beyond, 13, 0);
+    AT(iret_beyond, 13, 10);
+    AT(long_insn, 13, 0);
+    WHOLE(pusha_wrap);
+    check((u16)R->eax == 0xfff8, "PUSHA wraps between two words: %x", (u16)R->eax);
+    PREPARE(esp_high);
+    RUN(esp_high, 12, 6, ": a doubleword across SP 0");
+    check(R->esp == 0x12340002, "ESP as before: %x", R->esp);
+}
+
+static void undefined_forms(void)
+{
+    AT(lock_register, 6, 0);
+    AT(lock_move, 6, 0);
+    AT(lock_compare, 6, 0);
+    AT(lock_bit_test, 6, 0);
+    AT(lea_register, 6, 0);
+    AT(les_register, 6, 0);
+    AT(mov_cs, 6, 0);
+    AT(mov_seg6, 6, 0);
+    AT(group_4, 6, 0);
+    AT(group_5, 6, 0);
+    AT(far_call_register, 6, 0);
+    AT(bound_register, 6, 0);
+    AT(pop_reserved, 6, 0);
+    AT(mov_reserved, 6, 0);
+    PREPARE(lock_good);
+    data[0] = 0x0f;
+    data[1] = data[3] = data[4] = data[5] = 0;
+    data[2] = 0x42;
+    RUN(lock_good, 3, SIZE(lock_good), ": LOCK where it may be");
+    check(data[0] == 0x10 && (u8)R->eax == 0x42 && data[4] == 8, "done");
+}
+
+static void divisions(void)
+{
+    AT(div_low, 0, 7);
+    AT(div_byte, 0, 5);
+    AT(div_32, 0, 14);
+    WHOLE(div_lowest);
+    check((u16)R->eax == 0x8000, "the lowest quotient is one: %x", (u16)R->eax);
+    WHOLE(div_byte_low);
+    check((u16)R->eax == 0x0080, "of bytes too: %x", (u16)R->eax);
+}
+
+static void more_strings(void)
+{
+    PREPARE(rep_none);
+    RUN(rep_none, 3, SIZE(rep_none), ": count 0 touches nothing, not even at the segment's end");
+    check((u16)R->esi == 0xffff && (u16)R->edi == 0xffff, "and moves nothing");
+    WHOLE(lods_override);
+    check((u16)R->eax == 0x1357, "LODS with an override: %x", (u16)R->eax);
+    data[1] = 0x66;
+    WHOLE(xlat_override);
+    check((u8)R->eax == 0x66, "XLAT wraps at 64 KiB: %x", (u8)R->eax);
+}
+
 static void basics(void)
 {
     WHOLE(nothing);
@@ -314,5 +467,11 @@ void guest_main(void)
     strings();
     arithmetic();
     protected_only();
+    a20_gate();
+    table_limits();
+    limits();
+    undefined_forms();
+    divisions();
+    more_strings();
     round_trips();
 }

@@ -127,6 +127,11 @@ void lapic_virtual_wire(struct vcpu *c)
     c->group->log.virtual_wires++;
 }
 
+void vcpu_group_a20(struct vcpu_group *g, bool open)
+{
+    g->log.a20_closed = !open;
+}
+
 void vcpu_group_ignne(struct vcpu_group *g, bool level)
 {
 }

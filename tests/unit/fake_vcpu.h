@@ -10,6 +10,7 @@ struct fake_vcpu_log {
     struct apic_message message[FAKE_MESSAGES]; /* the first ones sent over the APIC bus */
     int message_count;
     bool intr;   /* level of the PIC's INTR */
+    bool a20_closed;
     int resets;  /* calls of vcpu_group_reset */
     int running; /* vCPU threads inside vcpu_run now; atomic */
     int runs;    /* calls of vcpu_run so far; atomic */

@@ -277,6 +277,20 @@ static void triple_fault_shuts_down(void **unused)
     assert_int_equal(c->delivering, -1);
 }
 
+/* SP 1: neither the word nor any frame for #SS or #DF finds room. */
+static void real_mode_without_stack_shuts_down(void **unused)
+{
+    vcpu_group_reset(f.group);
+    segment_load_real(c, SEG_CS, 0);
+    segment_load_real(c, SEG_SS, 0x1000);
+    c->s.idtr_limit = 0x3ff;
+    c->s.gpr[RSP] = 1;
+    cpu_run_bytes(&f, 0x8000, "\x50", 1); /* push ax */
+    assert_int_equal(f.shutdowns, 1);
+    assert_int_equal(c->s.activity, VCPU_SHUTDOWN);
+    assert_int_equal(c->s.gpr[RSP], 1);
+}
+
 static void page_fault_during_delivery(void **unused)
 {
     /* SS0:ESP0 in a page that is not there: #PF while #UD is delivered is delivered itself, on the same bad stack:
@@ -361,6 +375,7 @@ int main(void)
         T(benign_then_contributory_is_no_double_fault),
         T(contributory_twice_is_a_double_fault),
         T(triple_fault_shuts_down),
+        T(real_mode_without_stack_shuts_down),
         T(decoded_software_interrupts),
         T(page_fault_during_delivery),
         T(single_step_trap),

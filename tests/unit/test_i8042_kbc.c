@@ -216,7 +216,9 @@ static void a20(void **unused)
     command(0xd1);
     data(0xdd);
     assert_int_equal(pio_read(m, CONTROL, 1), 0);
+    assert_true(fake_vcpu_log(m->cpus)->a20_closed);
     pio_write(m, CONTROL, 1, 2);
+    assert_false(fake_vcpu_log(m->cpus)->a20_closed);
     command(0xd0);
     assert_int_equal(get() & 2, 2);
     assert_false(m->reset_wanted);
