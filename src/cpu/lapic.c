@@ -220,16 +220,26 @@ void lapic_cr8_write(struct vcpu *c, u64 val)
     lapic_reconsider(c);
 }
 
-/* SDM §11.4.7.1. */
+/* SDM §11.4.7.1. INIT comes while other vCPUs look at these registers, and set bits of IRR. */
 void lapic_registers_reset(struct vcpu *c)
 {
-    struct lapic *l = c->lapic;
+    struct lapic_state *s = &c->lapic->s;
+    u32 *const zero[] = {&s->tpr, &s->ldr, &s->esr, &s->esr_collected, &s->icr_low, &s->icr_high};
 
     ext_save(c);
-    lapic_timer_reset(l);
-    l->s = (struct lapic_state){.timer_deadline = TIMER_NEVER, .dfr = UINT32_MAX, .svr = 0xff};
-    for (int i = 0; i < LVT_COUNT; i++)
-        l->s.lvt[i] = LVT_MASKED;
+    lapic_timer_reset(c->lapic);
+    for (int i = 0; i < 8; i++) {
+        reg_store(&s->irr[i], 0);
+        reg_store(&s->tmr[i], 0);
+        reg_store(&s->isr[i], 0);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(zero); i++)
+        reg_store(zero[i], 0);
+    reg_store(&s->dfr, UINT32_MAX);
+    reg_store(&s->svr, 0xff);
+    for (int i = LVT_TIMER + 1; i < LVT_COUNT; i++)
+        reg_store(&s->lvt[i], LVT_MASKED);
+    __atomic_store_n(&s->extint_pending, false, __ATOMIC_SEQ_CST);
 }
 
 void lapic_reset(struct vcpu *c, bool init_only)

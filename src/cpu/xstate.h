@@ -76,11 +76,11 @@ static inline void ext_save(struct vcpu *c)
         ext_save_slow(c);
 }
 
-/* After each instruction. The address sanitizer's run-time calls use vector registers wherever they like: under it no guest
- * register stays in the host's. */
+/* After each instruction. Sanitizers' run-time calls use vector registers wherever they like: under them no guest register
+ * stays in the host's. */
 static inline void ext_settle(struct vcpu *c)
 {
-#ifdef __SANITIZE_ADDRESS__
+#ifdef VECTORS_SAVED_EARLY
     ext_save(c);
 #endif
 }
