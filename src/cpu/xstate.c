@@ -19,7 +19,7 @@ const struct ext_component ext_components[XCOMP_COUNT] = {
 #define AVX512_COMPONENTS (BIT(XCOMP_OPMASK) | BIT(XCOMP_ZMM_HI256) | BIT(XCOMP_HI16_ZMM))
 #define MXCSR_RESET 0x1f80
 
-enum { IMAGE_FCW = 0, IMAGE_FSW = 2, IMAGE_FTW = 4, IMAGE_FOP = 6, IMAGE_FIP = 8, IMAGE_FDP = 16, IMAGE_MXCSR = 24 };
+enum { IMAGE_FCW = 0, IMAGE_FSW = 2, IMAGE_FTW = 4, IMAGE_FOP = 6, IMAGE_FIP = 8, IMAGE_FDP = 16, IMAGE_MXCSR = 24, IMAGE_SOFTWARE = 464 };
 
 /* What the host is; constant after ext_setup. */
 static struct {
@@ -223,6 +223,7 @@ void ext_image_from_host(struct vcpu *c, const u8 *from)
 {
     copy_components(ext_area(c), from, false);
     image_sanitize(c);
+    memset(ext_area(c) + IMAGE_SOFTWARE, 0, XSAVE_HEADER - IMAGE_SOFTWARE); /* the kernel's notes */
     memcpy(&c->s.fop, ext_area(c) + IMAGE_FOP, 2);
     memcpy(&c->s.fip, ext_area(c) + IMAGE_FIP, 8);
     memcpy(&c->s.fdp, ext_area(c) + IMAGE_FDP, 8);
