@@ -4,9 +4,12 @@
  * Not in any CPU model, so #UD: MONITOR and MWAIT, RSM outside SMM, VMX, SVM, SGX, SMX. */
 #include "cpu/exec_system.h"
 
+#include <sched.h>
+
 #include "cpu/descriptor.h"
 #include "cpu/msr.h"
 #include "cpu/vcpu_trace.h"
+#include "cpu/xstate.h"
 
 static void rdmsr(struct vcpu *c, const struct insn *i)
 {
@@ -170,9 +173,16 @@ static void line_flush(struct vcpu *c, const struct insn *i)
     mem_probe_read(c, insn_linear(c, i, 1, false), 1, c->mmu_index);
 }
 
+/* A vCPU that has paused so often waits for another, which may be waiting for this host CPU. */
+#define PAUSES_TO_YIELD 256
+
 static void pause(struct vcpu *c, const struct insn *i)
 {
     __asm__ volatile("pause");
+    if (c->group->count == 1 || ++c->pauses % PAUSES_TO_YIELD)
+        return;
+    ext_save(c);
+    sched_yield();
 }
 
 static void serialize(struct vcpu *c, const struct insn *i)

@@ -147,6 +147,7 @@ struct vcpu {
     u32 fault_error;
 
     u64 retired;         /* instructions */
+    u32 pauses;          /* PAUSE instructions: who spins for long lets others run */
     int index;
     u32 apic_id;
     struct vcpu_group *group;
