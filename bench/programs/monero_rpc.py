@@ -5,6 +5,7 @@ import time
 import urllib.request
 
 URL = "http://127.0.0.1:28081/json_rpc"
+START_SECONDS = 1200  # an interpreter takes minutes to get a node up
 # Any valid address may have the reward; nobody needs to spend it.
 ADDRESS = "42ey1afDFnn4886T7196doS9GPMzexD9gXpsZJDwVjeRVdFCSoHnv7KPbBeGpzJBzHRCAs9UxqeoyFQMYbqSWYTfJJQAWDm"
 
@@ -20,11 +21,12 @@ def call(method, **parameters):
 
 
 def wait():
-    for _ in range(600):
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
         try:
             return call("get_block_count")
         except OSError:
-            time.sleep(0.2)
+            time.sleep(0.5)
     sys.exit("monero_rpc: the node does not answer")
 
 
