@@ -292,20 +292,55 @@ static int gdb_attribute(struct vm_config *c, const char *part, struct err *e)
     return 0;
 }
 
-static int set_gdb(void *ctx, const char *value, struct err *e)
+static int trace_insns_number(const char *text, u64 *ret, struct err *e)
 {
-    struct vm_config *c = ctx;
+    return quantity_number(text, 0, INT64_MAX, ret) ? 0 : err_set(e, -EINVAL, "'%s' is no number of instructions", text);
+}
+
+static int trace_insns_attribute(struct vm_config *c, const char *part, struct err *e)
+{
+    static const char *const names[] = {"from=", "count=", "regs", NULL};
+    unsigned unused;
+
+    if (!strncmp(part, "from=", 5))
+        return trace_insns_number(part + 5, &c->trace_insns_from, e);
+    if (!strncmp(part, "count=", 6))
+        return trace_insns_number(part + 6, &c->trace_insns_count, e);
+    if (strcmp(part, "regs"))
+        return name_choose(names, part, &unused, e);
+    c->trace_insns_regs = true;
+    return 0;
+}
+
+/* A value with attributes behind commas: the first part goes to *to, each other to `attribute`. */
+static int attributes_parse(struct vm_config *c, const char *value, char **to,
+                            int (*attribute)(struct vm_config *c, const char *part, struct err *e), struct err *e)
+{
     char part[VM_TEXT_MAX + 2];
 
     value = comma_part(value, part, sizeof(part));
-    if (text_store(&c->gdb, part, e))
+    if (text_store(to, part, e))
         return e->code;
     while (value) {
         value = comma_part(value, part, sizeof(part));
-        if (gdb_attribute(c, part, e))
+        if (attribute(c, part, e))
             return e->code;
     }
     return 0;
+}
+
+static int set_gdb(void *ctx, const char *value, struct err *e)
+{
+    struct vm_config *c = ctx;
+
+    return attributes_parse(c, value, &c->gdb, gdb_attribute, e);
+}
+
+static int set_trace_insns(void *ctx, const char *value, struct err *e)
+{
+    struct vm_config *c = ctx;
+
+    return attributes_parse(c, value, &c->trace_insns, trace_insns_attribute, e);
 }
 
 static const struct option_spec options[] = {
@@ -354,6 +389,10 @@ static const struct option_spec options[] = {
     {"dump", 0, "LIST", set_dump,
      "print on stderr what the engine decodes: guest (its\n"
      "instructions, a block at a time)"},
+    {"trace-insns", 0, "FILE[,...]", set_trace_insns,
+     "write a line for each instruction that retires. After a\n"
+     "comma: from=N, count=N (of each vCPU's instructions), regs\n"
+     "(also the registers that it changed)"},
     {"trace", 0, "LIST", set_trace, "trace these on stderr, separated by commas, or all:"},
     {0},
 };

@@ -47,10 +47,10 @@ void debug_watch_forget(struct vcpu *c);
 /* Notes why the vCPU stops, unless it stops already, and makes it leave its engine before the next instruction. */
 void debug_stopped(struct vcpu *c, enum debug_reason reason, u64 address, u8 access);
 
-/* Whether a debugger wants anything of this vCPU but to run. */
+/* Whether the interpreter must run this vCPU, whatever the engine: for a debugger or the instruction trace. */
 static inline bool debug_active(const struct vcpu *c)
 {
-    return c->group->points || c->debug.resume != DEBUG_RUN;
+    return c->group->points || c->debug.resume != DEBUG_RUN || c->group->insn_trace;
 }
 
 #endif

@@ -6,6 +6,7 @@
 #include "cpu/exception.h"
 
 #include "cpu/descriptor.h"
+#include "cpu/insn_trace.h"
 #include "cpu/ferr.h"
 #include "cpu/vcpu_trace.h"
 #include "cpu/vme.h"
@@ -269,6 +270,11 @@ static u64 flags_pushed(const struct vcpu *c, enum event_kind kind, int vector)
 
 void exception_deliver(struct vcpu *c, enum event_kind kind, int vector, bool has_error, u32 error)
 {
+    static const char *const kinds[] = {[EVENT_FAULT] = "fault",
+                                        [EVENT_TRAP] = "trap",
+                                        [EVENT_SOFTWARE] = "software",
+                                        [EVENT_ICEBP] = "icebp",
+                                        [EVENT_EXTERNAL] = "external"};
     const struct delivery v = {.kind = kind,
                                .vector = vector,
                                .has_error = has_error,
@@ -279,6 +285,8 @@ void exception_deliver(struct vcpu *c, enum event_kind kind, int vector, bool ha
     vcpu_trace(c, EXC, "vcpu %d: vector %#x error %#x at %04x:%llx cpl %d cr2 %llx rsp %llx", c->index, vector, error,
                c->s.seg_sel[SEG_CS], (unsigned long long)c->s.gpr[RIP], c->s.cpl, (unsigned long long)c->s.cr2,
                (unsigned long long)c->s.gpr[RSP]);
+    if (unlikely(c->group->insn_trace))
+        insn_trace_event(c, kinds[kind], vector, has_error, error);
     c->delivering = kind == EVENT_FAULT || kind == EVENT_TRAP ? vector : DELIVERING_INTERRUPT;
     if (protected_mode(c))
         deliver_protected(c, &v);

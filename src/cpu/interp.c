@@ -17,6 +17,7 @@
 #include "cpu/dump.h"
 #include "cpu/engine.h"
 #include "cpu/event.h"
+#include "cpu/insn_trace.h"
 #include "cpu/vector.h"
 #include "cpu/world.h"
 #include "cpu/xstate.h"
@@ -48,6 +49,7 @@ struct interp {
     struct block *hash[HASH_SIZE];
     struct quick quick[QUICK_SIZE];
     struct insn crossing; /* the page-crossing instruction under way */
+    bool single;          /* blocks are decoded with one instruction: while every instruction is stepped */
     bool uncached;        /* interp_step_uncached: `crossing` for every instruction */
 };
 
@@ -170,7 +172,7 @@ static struct block *block_decode(struct vcpu *c, const u8 *hva)
     b->hva = hva;
     b->code_size = c->code_size;
     b->version_now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
-    while (at < room && i < b->insn + BLOCK_INSNS_MAX) {
+    while (at < room && i < b->insn + (c->interp->single ? 1 : BLOCK_INSNS_MAX)) {
         u32 version;
         int len;
 
@@ -343,7 +345,7 @@ static bool any_code_breakpoint(const struct vcpu *c)
 static bool must_step(const struct vcpu *c)
 {
     return c->s.rflags & (FLAG_TF | FLAG_RF) || c->s.int_shadow || c->s.debug_shadow || c->s.pending_db ||
-           any_code_breakpoint(c);
+           any_code_breakpoint(c) || insn_trace_steps(c);
 }
 
 /* One instruction with all that may happen around it: code breakpoints before, shadows, single-step and data breakpoint
@@ -364,14 +366,27 @@ static void step_careful(struct vcpu *c)
     c->s.rflags &= ~(u64)FLAG_RF; /* now: IRET may set it again for the next */
     if (trap)
         c->s.pending_db |= DR6_BS; /* now: what clears TF on the way into a handler takes it back */
+    if (unlikely(c->group->insn_trace))
+        insn_trace_begin(c);
     step_insn(c);
+    if (unlikely(c->group->insn_trace))
+        insn_trace_end(c);
     /* a shadow that begins now hides this instruction's traps until the next is done */
     if (c->s.pending_db && !c->s.debug_shadow)
         debug_trap_deliver(c);
 }
 
+/* The instruction trace begins or ends: what was decoded is of the wrong size for the other way to run. */
+static void single_set(struct vcpu *c, bool single)
+{
+    c->interp->single = single;
+    interp_flush(c);
+}
+
 static void step(struct vcpu *c)
 {
+    if (unlikely(c->interp->single != insn_trace_steps(c)))
+        single_set(c, !c->interp->single);
     if (!must_step(c)) {
         __atomic_and_fetch(&c->attention, ~(u32)ATTN_STEP, __ATOMIC_SEQ_CST);
         return;

@@ -14,6 +14,7 @@
 #include "cpu/debug_points.h"
 #include "cpu/engine.h"
 #include "cpu/event.h"
+#include "cpu/insn_trace.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
 #include "cpu/msr.h"
@@ -260,7 +261,7 @@ static void vcpu_sleep(struct vcpu *c)
     pthread_mutex_unlock(&c->wait_lock);
 }
 
-/* A debugger steps it or has points set: the interpreter's work, whatever the engine. */
+/* A debugger steps it or has points set, or instructions are traced: the interpreter's work, whatever the engine. */
 static void vcpu_run_debugged(struct vcpu *c)
 {
     engine_state_fetch(c);
@@ -301,6 +302,8 @@ static bool vcpu_turn(struct vcpu *c)
 
 void vcpu_run(struct vcpu *c)
 {
+    if (unlikely(insn_trace_steps(c)))
+        __atomic_or_fetch(&c->attention, ATTN_STEP, __ATOMIC_SEQ_CST);
     while (!__atomic_load_n(&c->group->stopping, __ATOMIC_SEQ_CST)) {
         __atomic_and_fetch(&c->attention, ~(u32)(ATTN_STOP | ATTN_EXCLUSIVE), __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&c->group->stopping, __ATOMIC_SEQ_CST))
@@ -431,6 +434,8 @@ int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group 
         r = g->engine->group_create(g, e);
     for (int i = 0; !r && i < config->count; i++)
         r = vcpu_create(g, i, e);
+    if (!r)
+        r = insn_trace_create(g, config->insn_trace, &g->insn_trace, e);
     if (r) {
         vcpu_group_free(g);
         return r;
@@ -449,6 +454,7 @@ void vcpu_group_free(struct vcpu_group *g)
     if (g->engine->group_free)
         g->engine->group_free(g);
     free(g->points);
+    insn_trace_free(g->insn_trace);
     vector_free(g);
     cpu_model_free(g->model);
     world_destroy(g);

@@ -34,6 +34,8 @@ struct vcpu_bus {
     void (*ferr)(void *ctx, bool level);    /* FERR#: an x87 error with CR0.NE clear; NULL: not connected */
 };
 
+struct insn_trace_config;
+
 struct vcpu_group_config {
     int count; /* 1 to VCPUS_MAX */
     enum cpu_engine engine;
@@ -42,6 +44,7 @@ struct vcpu_group_config {
     const struct clock *clock;
     struct timer_queue *timers;
     struct vcpu_bus bus;
+    const struct insn_trace_config *insn_trace; /* of cpu/insn_trace.h; NULL: none */
 };
 
 /* Whether a CPU model of that name can be had here; nothing is made. */

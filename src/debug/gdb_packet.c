@@ -52,6 +52,15 @@ static void inside(struct gdb_parser *p, u8 byte)
         data_put(p, byte);
 }
 
+/* A digit of the checksum. */
+static void sum_put(struct gdb_parser *p, u8 byte)
+{
+    int digit = hex_digit(byte);
+
+    p->bad |= digit < 0;
+    p->given = (u8)(p->given << 4 | (digit & 15));
+}
+
 static enum gdb_event packet_end(struct gdb_parser *p)
 {
     p->state = BETWEEN;
@@ -61,8 +70,6 @@ static enum gdb_event packet_end(struct gdb_parser *p)
 
 enum gdb_event gdb_parse(struct gdb_parser *p, u8 byte)
 {
-    int digit = hex_digit(byte);
-
     switch (p->state) {
     case BETWEEN:
         return between(p, byte);
@@ -75,13 +82,11 @@ enum gdb_event gdb_parse(struct gdb_parser *p, u8 byte)
         p->state = INSIDE;
         return GDB_NOTHING;
     case SUM_HIGH:
-        p->bad |= digit < 0;
-        p->given = (u8)(digit << 4);
+        sum_put(p, byte);
         p->state = SUM_LOW;
         return GDB_NOTHING;
     default:
-        p->bad |= digit < 0;
-        p->given |= (u8)digit;
+        sum_put(p, byte);
         return packet_end(p);
     }
 }

@@ -64,6 +64,9 @@ struct vm_config {
     u64 timeout_ms; /* 0: none */
     char *trace;    /* list of trace categories, NULL: none */
     char *dump;     /* list of base/dump.h, NULL: none */
+    char *trace_insns; /* file for the instruction trace, NULL: none */
+    u64 trace_insns_from, trace_insns_count; /* of each vCPU's instructions; count 0: all that follow */
+    bool trace_insns_regs;
     char *gdb;      /* where a debugger connects, as debug/gdb_listen.h says; NULL: nowhere */
     bool gdb_wait;  /* it is waited for before the first instruction */
     unsigned gdb_arch; /* enum vm_gdb_arch: the register file that it is shown */

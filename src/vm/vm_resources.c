@@ -8,6 +8,7 @@
 #include "net/net.h"
 #include "ui/console.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -70,7 +71,10 @@ static int output_check(const struct vm_config *c, const struct vm_console *out,
 
 static int outputs_check(const struct vm_config *c, struct err *e)
 {
-    if (output_check(c, &c->serial, e) || output_check(c, &c->virtio_console, e) || output_check(c, &c->debugcon, e))
+    struct vm_console trace = {.kind = c->trace_insns ? VM_CONSOLE_FILE : VM_CONSOLE_NONE, .path = c->trace_insns};
+
+    if (output_check(c, &c->serial, e) || output_check(c, &c->virtio_console, e) || output_check(c, &c->debugcon, e) ||
+        output_check(c, &trace, e))
         return e->code;
     return 0;
 }
@@ -105,11 +109,26 @@ static int gdb_open(const struct vm_config *c, struct vm_resources *r, struct er
     return 0;
 }
 
+static int trace_open(const struct vm_config *c, struct vm_resources *r, struct err *e)
+{
+    int fd;
+
+    if (!c->trace_insns)
+        return 0;
+    fd = open(c->trace_insns, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return err_set(e, -errno, "--trace-insns: cannot write '%s': %s", c->trace_insns, strerror(errno));
+    r->trace_insns = fdopen(fd, "w");
+    assert(r->trace_insns);
+    setvbuf(r->trace_insns, NULL, _IOFBF, MIB(1));
+    return 0;
+}
+
 int vm_resources_open(const struct vm_config *c, struct event_loop *loop, void (*quit)(void *ctx), void *ctx,
                       struct vm_resources *r, struct err *e)
 {
     if (gdb_open(c, r, e) || boot_image_create(c->kernel, c->initrd, c->append, &r->boot, e) || outputs_check(c, e) ||
-        net_open(c, loop, r, e) || disks_open(c, loop, r, e) || consoles_open(c, loop, quit, ctx, r, e))
+        trace_open(c, r, e) || net_open(c, loop, r, e) || disks_open(c, loop, r, e) || consoles_open(c, loop, quit, ctx, r, e))
         return e->code;
     return 0;
 }
@@ -121,10 +140,14 @@ void vm_resources_begin(struct vm_resources *r)
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         if (all[i])
             console_begin(all[i]);
+    if (r->trace_insns && ftruncate(fileno(r->trace_insns), 0))
+        log_warn("--trace-insns: what the file held before stays behind the end: %s", strerror(errno));
 }
 
 void vm_resources_close(struct vm_resources *r)
 {
+    if (r->trace_insns)
+        fclose(r->trace_insns);
     if (r->gdb_path)
         unlink(r->gdb_path);
     free(r->gdb_path);

@@ -5,12 +5,14 @@
 #include "base/err.h"
 #include "base/event_loop.h"
 #include "proto/vm_config.h"
+#include <stdio.h>
 
 struct vm_resources {
     struct boot_image *boot;
     struct disk *disk[VM_DISKS_MAX];
     struct net *net;
     struct console *serial, *virtio_console, *debugcon; /* NULL: absent */
+    FILE *trace_insns; /* NULL: none */
     int gdb_fd;     /* listens for a debugger; -1: none */
     char *gdb_path; /* a socket file to remove; NULL: none */
 };

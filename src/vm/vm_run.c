@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "board/pc.h"
+#include "cpu/insn_trace.h"
 #include "vm/vm_debug.h"
 #include "vm/vm_resources.h"
 #include <errno.h>
@@ -18,6 +19,7 @@ struct vm_run {
     struct event_loop *loop;
     struct vm_resources resources;
     struct vm_debug *debug;  /* NULL: none */
+    struct insn_trace_config insn_trace;
     struct machine *machine; /* set before the loop runs, so before any callback */
     int signal_fd;
     struct watch *signal_watch, *channel_watch;
@@ -107,6 +109,8 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
         .rng = c->rng,
         .balloon = c->balloon,
     };
+    if (r->resources.trace_insns)
+        pc->machine.insn_trace = &r->insn_trace;
     if (c->cpu_model)
         snprintf(pc->machine.model.text, sizeof(pc->machine.model.text), "%s", c->cpu_model);
     for (int i = 0; i < c->disk_count; i++) {
@@ -125,6 +129,8 @@ static int run_build(struct vm_run *r, const struct vm_config *c, struct err *e)
         event_loop_watch(r->loop, r->channel_fd, WATCH_READ, quit_by_channel, r, &r->channel_watch, e) ||
         vm_resources_open(c, r->loop, quit_by_console, r, &r->resources, e))
         return e->code;
+    r->insn_trace = (struct insn_trace_config){
+        r->resources.trace_insns, c->trace_insns_from, c->trace_insns_count, c->trace_insns_regs};
     pc_config_fill(&pc, c, r);
     if (pc_create(&pc, &r->machine, e))
         return e->code;

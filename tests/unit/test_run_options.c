@@ -113,6 +113,21 @@ static void gdb_takes_attributes(void **unused)
     vm_config_free(&c);
 }
 
+static void instruction_trace_takes_a_window(void **unused)
+{
+    struct vm_config c;
+    struct err e;
+
+    assert_int_equal(parse("--trace-insns out,from=10,regs,count=20", &c, &e), 0);
+    assert_string_equal(c.trace_insns, "out");
+    assert_int_equal(c.trace_insns_from, 10);
+    assert_int_equal(c.trace_insns_count, 20);
+    assert_true(c.trace_insns_regs);
+    vm_config_free(&c);
+    assert_int_equal(parse("--trace-insns out,from=-1", &c, &e), -EINVAL);
+    vm_config_free(&c);
+}
+
 static void help_ends_parsing(void **unused)
 {
     struct vm_config c;
@@ -189,6 +204,7 @@ int main(void)
         cmocka_unit_test(forwards_take_addresses_and_protocols),
         cmocka_unit_test(devices_take_targets),
         cmocka_unit_test(gdb_takes_attributes),
+        cmocka_unit_test(instruction_trace_takes_a_window),
         cmocka_unit_test(help_ends_parsing),
         cmocka_unit_test(sizes),
         cmocka_unit_test(seconds),
