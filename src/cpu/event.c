@@ -15,7 +15,7 @@ static bool take(bool *flag)
 
 static bool nmi_possible(const struct vcpu *c)
 {
-    return __atomic_load_n(&c->s.nmi_pending, __ATOMIC_SEQ_CST) && !c->s.nmi_blocked;
+    return !c->s.nmi_blocked && __atomic_load_n(&c->s.nmi_pending, __ATOMIC_SEQ_CST);
 }
 
 static bool interrupt_possible(struct vcpu *c)
@@ -66,8 +66,8 @@ void vcpu_events_deliver(struct vcpu *c)
         return;
     }
     if (nmi_possible(c)) {
-        take(&c->s.nmi_pending);
-        c->s.nmi_blocked = true;
+        __atomic_sub_fetch(&c->s.nmi_pending, 1, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&c->s.nmi_blocked, true, __ATOMIC_SEQ_CST);
         exception_deliver(c, EVENT_EXTERNAL, EXC_NMI, false, 0);
         return;
     }

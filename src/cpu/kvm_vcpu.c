@@ -228,7 +228,7 @@ static void registers_take_back(struct vcpu *c)
     c->kvm->in_kernel &= ~(u32)KVM_PART_CORE;
     kvm_guest_fetch(c);
     if (ev.nmi.pending)
-        __atomic_store_n(&c->s.nmi_pending, true, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&c->s.nmi_pending, 1, __ATOMIC_SEQ_CST);
     if (ev.interrupt.injected)
         interp_deliver(c, EVENT_EXTERNAL, ev.interrupt.nr, false, 0);
 }
@@ -268,7 +268,7 @@ static void interrupt_inject(struct vcpu *c, int vector)
 static void nmi_inject(struct vcpu *c)
 {
     if (c->kvm->run->kvm_dirty_regs)
-        c->kvm->run->s.regs.events.nmi.pending = 1;
+        c->kvm->run->s.regs.events.nmi.pending++; /* two at most: see nmi_accept */
     else
         kvm_ioctl(c->kvm->fd, KVM_NMI, NULL);
 }
@@ -280,7 +280,7 @@ static void events_inject(struct vcpu *c)
     int vector;
 
     __atomic_and_fetch(&c->attention, ~(u32)ATTN_EVENT, __ATOMIC_SEQ_CST);
-    if (__atomic_exchange_n(&c->s.nmi_pending, false, __ATOMIC_SEQ_CST))
+    for (u8 n = __atomic_exchange_n(&c->s.nmi_pending, 0, __ATOMIC_SEQ_CST); n; n--)
         nmi_inject(c);
     if (lapic_interrupt_waiting(c) && interrupt_injectable(c)) {
         vector = lapic_interrupt_take(c);

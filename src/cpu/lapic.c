@@ -88,11 +88,26 @@ static void init_accept(struct vcpu *c)
     event_set(c, &c->s.init_pending);
 }
 
+/* A processor latches one NMI behind the one that it serves; what comes beyond is lost. A vCPU that serves none may be
+ * late to take the first (its thread waits for a host CPU), so it holds two: on hardware the first would be in its handler
+ * when the second comes. */
+static void nmi_accept(struct vcpu *c)
+{
+    u8 held, most;
+
+    do { /* in this order: the vCPU takes one from the held before it blocks others */
+        most = __atomic_load_n(&c->s.nmi_blocked, __ATOMIC_SEQ_CST) ? 1 : 2;
+        held = __atomic_load_n(&c->s.nmi_pending, __ATOMIC_SEQ_CST);
+    } while (held < most && !__atomic_compare_exchange_n(&c->s.nmi_pending, &held, (u8)(held + 1), false,
+                                                         __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    vcpu_attend(c, ATTN_EVENT);
+}
+
 void lapic_accept(struct vcpu *c, const struct apic_message *msg)
 {
     switch (msg->delivery) {
     case APIC_FIXED: case APIC_LOWEST: lapic_vector_accept(c, msg->vector, msg->level_triggered); break;
-    case APIC_NMI: event_set(c, &c->s.nmi_pending); break;
+    case APIC_NMI: nmi_accept(c); break;
     case APIC_INIT:
         if (!msg->deassert)
             init_accept(c);
@@ -134,7 +149,7 @@ bool lapic_matches(struct vcpu *c, const struct apic_message *msg)
     if (msg->dest == UINT32_MAX)
         return true;
     if (!msg->logical)
-        return (msg->dest == 0xff && !msg->wide) || msg->dest == c->apic_id;
+        return (msg->dest == 0xff && !msg->wide) || msg->dest == lapic_id(c);
     if (x2apic(c))
         return msg->dest >> 16 == c->apic_id >> 4 && msg->dest >> (c->apic_id & 15) & 1;
     return msg->dest <= 0xff && logical_match_xapic(&c->lapic->s, (u8)msg->dest);
@@ -245,8 +260,9 @@ void lapic_registers_reset(struct vcpu *c)
 void lapic_reset(struct vcpu *c, bool init_only)
 {
     lapic_registers_reset(c);
-    if (init_only)
+    if (init_only) /* leaves the id alone, §11.4.7.3 */
         return;
+    lapic_id_reset(c);
     c->s.msr_apic_base = has(c, FEAT_APIC) ? LAPIC_DEFAULT_BASE | APIC_BASE_ENABLE | (c->s.bsp ? APIC_BASE_BSP : 0) : 0;
 }
 
@@ -300,6 +316,7 @@ void *lapic_state(struct vcpu *c)
 static const struct state_field lapic_fields[] = {
     LAPIC(timer_deadline), LAPIC_ARRAY(irr), LAPIC_ARRAY(tmr), LAPIC_ARRAY(isr), LAPIC(tpr), LAPIC(ldr), LAPIC(dfr),
     LAPIC(svr), LAPIC_ARRAY(lvt), LAPIC(esr), LAPIC(esr_collected), LAPIC(icr_low), LAPIC(icr_high),
-    LAPIC(timer_initial), LAPIC(timer_divide), LAPIC(extint_pending), LAPIC_ARRAY(pad), STATE_END};
+    LAPIC(timer_initial), LAPIC(timer_divide), LAPIC(extint_pending),
+    LAPIC(xapic_id), LAPIC_ARRAY(pad), STATE_END};
 
 const struct state_table lapic_state_table = STATE_TABLE(struct lapic_state, lapic_fields, 1);

@@ -43,7 +43,7 @@ static bool register_read(struct vcpu *c, u32 reg, u32 *ret)
     const struct lapic_state *s = &c->lapic->s;
 
     switch (reg) {
-    case REG_ID: *ret = x2apic(c) ? c->apic_id : c->apic_id << 24; break;
+    case REG_ID: *ret = x2apic(c) ? c->apic_id : lapic_id(c) << 24; break;
     case REG_VERSION: *ret = VERSION; break;
     case REG_TPR: *ret = s->tpr; break;
     case REG_PPR: *ret = lapic_priority(c); break;
@@ -164,7 +164,8 @@ static bool xapic_register_write(struct vcpu *c, u32 reg, u32 val)
     struct lapic_state *s = &c->lapic->s;
 
     switch (reg) {
-    case REG_ID: case REG_VERSION: case REG_APR: case REG_PPR: case REG_RRD: case REG_CURRENT:
+    case REG_ID: __atomic_store_n(&s->xapic_id, (u8)(val >> 24), __ATOMIC_RELAXED); return true;
+    case REG_VERSION: case REG_APR: case REG_PPR: case REG_RRD: case REG_CURRENT:
     case REG_ISR ... REG_IRR + 7: return true; /* read-only: ignored */
     case REG_LDR: reg_store(&s->ldr, val & 0xff000000u); return true;
     case REG_DFR: reg_store(&s->dfr, val | 0x0fffffff); return true;
@@ -271,6 +272,8 @@ static bool apic_base_write(struct vcpu *c, u64 val)
     if (!has(c, FEAT_APIC) || val & ~allowed || !base_transition_allowed(from, val))
         return false;
     lapic_trace(c, "vcpu %d: APIC base 0x%llx", c->index, (unsigned long long)val);
+    if (val & ~from & APIC_BASE_X2APIC || from & ~val & APIC_BASE_ENABLE)
+        lapic_id_reset(c);
     __atomic_store_n(&c->s.msr_apic_base, val, __ATOMIC_RELAXED);
     if (from & APIC_BASE_ENABLE && !(val & APIC_BASE_ENABLE))
         lapic_registers_reset(c);

@@ -27,7 +27,8 @@ struct lapic_state {
     u32 icr_low, icr_high;
     u32 timer_initial, timer_divide; /* timer_lock */
     bool extint_pending;     /* atomic: an ExtINT message came */
-    u8 pad[7];
+    u8 xapic_id;             /* the ID register of xAPIC mode; own thread writes, any reads */
+    u8 pad[6];
 };
 
 struct lapic {
@@ -60,6 +61,18 @@ static inline bool apic_enabled(const struct vcpu *c)
 static inline bool x2apic(const struct vcpu *c)
 {
     return (~apic_base(c) & (APIC_BASE_ENABLE | APIC_BASE_X2APIC)) == 0;
+}
+
+/* The id that messages are addressed to: in xAPIC mode the guest can change it. Any thread. */
+static inline u32 lapic_id(const struct vcpu *c)
+{
+    return x2apic(c) ? c->apic_id : __atomic_load_n(&c->lapic->s.xapic_id, __ATOMIC_RELAXED);
+}
+
+/* Back to the id that the processor began with. */
+static inline void lapic_id_reset(struct vcpu *c)
+{
+    __atomic_store_n(&c->lapic->s.xapic_id, (u8)c->apic_id, __ATOMIC_RELAXED);
 }
 
 /* In the vCPU's own thread: tracing leaves cpu/. */

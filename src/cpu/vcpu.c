@@ -146,7 +146,8 @@ static void vcpu_reset(struct vcpu *c)
     engine_state_fetch(c);
     c->s.bsp = c->index == 0;
     registers_reset(c);
-    c->s.nmi_pending = c->s.init_pending = c->s.sipi_pending = false;
+    c->s.nmi_pending = 0;
+    c->s.init_pending = c->s.sipi_pending = false;
     msrs_reset(c);
     ext_reset(c, false);
     lapic_reset(c, false);

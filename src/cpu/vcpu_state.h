@@ -68,7 +68,7 @@ struct vcpu_state {
     bool nmi_blocked;   /* from NMI delivery to IRET */
     bool int_shadow;    /* STI, MOV SS, POP SS: no interrupt before the next instruction */
     bool debug_shadow;  /* MOV SS, POP SS: nor a debug trap */
-    bool nmi_pending;
+    u8 nmi_pending;     /* how many came and were not taken; see nmi_accept in lapic.c. Atomic */
     bool init_pending;
     u8 sipi_vector;
     bool sipi_pending;

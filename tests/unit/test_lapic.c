@@ -425,6 +425,41 @@ static void init_and_startup(void **unused)
     assert_true(cpu(1)->s.nmi_pending);
 }
 
+static void nmis_are_latched(void **unused)
+{
+    for (int n = 0; n < 3; n++)
+        send(1, 0, APIC_NMI, false);
+    assert_int_equal(cpu(1)->s.nmi_pending, 2); /* one to serve, one behind it */
+    cpu(1)->s.nmi_pending = 0;
+    cpu(1)->s.nmi_blocked = true;
+    for (int n = 0; n < 3; n++)
+        send(1, 0, APIC_NMI, false);
+    assert_int_equal(cpu(1)->s.nmi_pending, 1); /* one behind the one that is served */
+}
+
+static void xapic_id_can_be_written(void **unused)
+{
+    reg_set(1, ID, 0x2a000000);
+    assert_int_equal(reg(1, ID), 0x2a000000);
+    send(1, 0x40, APIC_FIXED, false);
+    assert_int_equal(serve(1), -1);
+    send(0x2a, 0x40, APIC_FIXED, false);
+    assert_int_equal(serve(1), 0x40);
+    reg_set(2, ID, 0x2a000000);
+    send(0x2a, 0x41, APIC_FIXED, false); /* two of one id: both */
+    assert_int_equal(serve(1), 0x41);
+    assert_int_equal(serve(2), 0x41);
+    lapic_reset(cpu(1), true);
+    assert_int_equal(reg(1, ID), 0x2a000000); /* INIT leaves it alone */
+    to_x2apic(1);
+    assert_int_equal(msr(1, 0x802), 1);
+    msr_set(1, MSR_BASE, 0xfee00000);
+    msr_set(1, MSR_BASE, 0xfee00800);
+    assert_int_equal(reg(1, ID), 1 << 24);
+    lapic_reset(cpu(2), false);
+    assert_int_equal(reg(2, ID), 2 << 24);
+}
+
 static void init_keeps_the_mode(void **unused)
 {
     to_x2apic(1);
@@ -788,7 +823,7 @@ int main(void)
         TEST(same_vector_twice_is_once), TEST(illegal_vectors), TEST(odd_accesses),
         TEST(software_disable_masks_the_lvt), TEST(physical_destinations), TEST(flat_logical_destinations),
         TEST(cluster_logical_destinations), TEST(x2apic_destinations), TEST(lowest_priority), TEST(shorthands),
-        TEST(init_and_startup), TEST(init_keeps_the_mode), TEST(extint_through_lint0), TEST(intr_pin_while_disabled),
+        TEST(init_and_startup), TEST(init_keeps_the_mode), TEST(nmis_are_latched), TEST(xapic_id_can_be_written), TEST(extint_through_lint0), TEST(intr_pin_while_disabled),
         TEST(virtual_wire), TEST(lint_as_fixed), TEST(base_transitions), TEST(x2apic_registers), TEST(timer_one_shot),
         TEST(timer_divides), TEST(timer_divide_changes_under_way), TEST(timer_periodic),
         TEST(timer_tiny_periods_do_not_flood), TEST(timer_tsc_deadline), TEST(timer_stale_callback),
