@@ -31,15 +31,17 @@ class Figures:
         self.doubts.append(sentence)
 
     def verdict(self, case, machine, word, printed=b""):
-        """printed: what the machine printed during the case. A kernel must say "ok"; a program's checksum must be that of the machines before. True if the time counts."""
+        """printed: what the machine printed during the case. A kernel must say "ok"; a program's checksum must be that
+        of the machines before. True if the time counts."""
         known = self.verdicts.setdefault(case, {})
         known[machine] = word
-        if case in suite.ALL_KERNELS and word != "ok" or word in ("timeout", "silent") or word.startswith(("status-", "signal-")):
+        failed = word in ("timeout", "silent") or word.startswith(("status-", "signal-"))
+        if failed or case in suite.ALL_KERNELS and word != "ok":
             self.trouble(f"{case} on {machine}: {word}; it printed:\n{printed[-1000:].decode(errors='replace')}")
             return False
-        others = {m: w for m, w in known.items() if w != word}
+        others = ", ".join(f"{m} {w}" for m, w in known.items() if w != word)
         if others:
-            self.trouble(f"{case}: {machine} has the result {word}, but " + ", ".join(f"{m} {w}" for m, w in others.items()))
+            self.trouble(f"{case}: {machine} has the result {word}, but {others}")
         return True
 
     def median(self, case, machine, of=None):
@@ -57,9 +59,10 @@ class Figures:
 
 
 def comparisons(machines):
-    """The columns of ratios: (machine, base, heading, whether to show base / machine, that is, how many times as fast)."""
+    """The columns of ratios: (machine, base, heading, whether to show how many times as fast, not as slow)."""
     columns = [(m, "native", f"{m}/native", False) for m in machines if m != "native" and "native" in machines]
-    return columns + [(m, "tcg", f"{m} vs tcg", True) for m in machines if m not in ("native", "tcg") and "tcg" in machines]
+    ours = [m for m in machines if m not in ("native", "tcg") and "tcg" in machines]
+    return columns + [(m, "tcg", f"{m} vs tcg", True) for m in ours]
 
 
 def show(value, form="{:.3f}"):
@@ -84,7 +87,8 @@ def table(figures):
     for case in suite.SETS["all"]:
         if case in figures.seconds:
             cells = [show(figures.median(case, m)) for m in machines]
-            lines.append(row(case, cells + [ratio_cell(figures.ratio(case, m, b), faster) for m, b, _, faster in columns]))
+            cells += [ratio_cell(figures.ratio(case, m, b), faster) for m, b, _, faster in columns]
+            lines.append(row(case, cells))
     if "loop" in figures.seconds:
         lines.append(row("loop, million insns/s", [show(mips(figures.median("loop", m)), "{:.0f}") for m in machines]))
     for title, cases in (("compute kernels", suite.KERNELS["compute"]), ("all kernels", suite.ALL_KERNELS),
@@ -93,7 +97,8 @@ def table(figures):
             cells = [ratio_cell(figures.geometric_mean(cases, m, b), faster) for m, b, _, faster in columns]
             lines.append(row("geomean " + title, [""] * len(machines) + cells))
     for what, by_machine in figures.memory.items():
-        lines.append(row(f"MiB beyond RAM, {what}", [show(figures.median(what, m, figures.memory), "{:.1f}") for m in machines]))
+        cells = [show(figures.median(what, m, figures.memory), "{:.1f}") for m in machines]
+        lines.append(row(f"MiB beyond RAM, {what}", cells))
     return "\n".join(lines)
 
 
@@ -109,6 +114,8 @@ def as_json(figures, options):
     cases = {case: {"seconds": by_machine, "median": {m: figures.median(case, m) for m in by_machine},
                     "verdict": figures.verdicts.get(case, {})} for case, by_machine in figures.seconds.items()}
     sets = {"compute": suite.KERNELS["compute"], "kernels": suite.ALL_KERNELS, "programs": suite.PROGRAMS}
-    means = {name: {f"{m}/{b}": figures.geometric_mean(members, m, b) for m, b, *_ in columns} for name, members in sets.items()}
+    means = {name: {f"{m}/{b}": figures.geometric_mean(members, m, b) for m, b, *_ in columns}
+             for name, members in sets.items()}
     return json.dumps({"host": host(), "options": options, "cases": cases, "geometric_means": means,
-                       "memory_beyond_ram_mib": figures.memory, "troubles": figures.troubles, "doubts": figures.doubts}, indent=1)
+                       "memory_beyond_ram_mib": figures.memory, "troubles": figures.troubles,
+                       "doubts": figures.doubts}, indent=1)

@@ -1,8 +1,9 @@
 """The guests that the benchmark boots, made where they are missing.
 
 - For the kernels: a Debian kernel and an initial RAM disk with nothing but bench/guest/case_runner and the kernels.
-- For the programs: a Debian with compilers, compressors and a Monero node, made once and kept in the cache folder. What changes
-  with the source (scripts, inputs, the list of cases) is on a second disk, a tar archive that the guest unpacks into memory.
+- For the programs: a Debian with compilers, compressors and a Monero node, made once and kept in the cache folder. What
+  changes with the source (scripts, inputs, the list of cases) is on a second disk, a tar archive that the guest unpacks
+  into memory.
 - For the host: the same Debian's files in a folder, so that it runs the very same programs.
 """
 import fcntl
@@ -49,11 +50,11 @@ def cpio_entry(name, mode, data=b""):
 
 
 def kernel_files(build, cases, scale, timeout):
-    """{name: contents} of what stands in /bench of the guest; the programs are executable, the list of cases is read."""
+    """{name: contents} of what stands in /bench of the guest; the programs and the list of cases."""
     files = {"cases": cases_file(cases, scale, timeout)}
-    for name, path in [("case_runner", "case_runner")] + [(f"kernel_{case}", f"kernels/kernel_{case}") for case in cases]:
+    for path in ["case_runner"] + [f"kernels/kernel_{case}" for case in cases]:
         with open(os.path.join(build, "bench", path), "rb") as f:
-            files[name] = f.read()
+            files[os.path.basename(path)] = f.read()
     return files
 
 
@@ -103,7 +104,7 @@ def rootfs_unpack(image, target):
     part = target + ".part"
     shutil.rmtree(part, ignore_errors=True)
     os.mkdir(part)
-    subprocess.run(["debugfs", "-R", f"rdump / {part}", image], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(["debugfs", "-R", f"rdump / {part}", image], check=True, capture_output=True)
     os.rename(part, target)
 
 
@@ -118,8 +119,8 @@ def debian(skerry, say):
         image = os.path.join(folder, "debian.img")
         if not os.path.exists(image):
             say("making the Debian guest of the programs, once; this takes some minutes and 2 GB in " + folder)
-            subprocess.run([skerry, "image", "build", "debian", "--out", image, "--size", "3G", "--with", PACKAGES], check=True,
-                           stdout=subprocess.DEVNULL)
+            command = [skerry, "image", "build", "debian", "--out", image, "--size", "3G", "--with", PACKAGES]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         if not os.path.exists(os.path.join(folder, "rootfs")):
             rootfs_unpack(image, os.path.join(folder, "rootfs"))
         if not os.path.exists(os.path.join(folder, "key.pem")):
@@ -133,7 +134,8 @@ def in_rootfs(folder, script):
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     root = os.path.join(folder, "rootfs")
     mounts = f"mount --rbind /dev '{root}/dev' && mount -t proc proc '{root}/proc' && mount -t tmpfs tmpfs '{root}/tmp'"
-    return ["unshare", *user, "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", f"{mounts} && {script}"]
+    namespaces = [*user, "--mount", "--net", "--pid", "--fork", "--kill-child"]
+    return ["unshare", *namespaces, "sh", "-c", f"{mounts} && {script}"]
 
 
 def make_key(folder):
@@ -165,7 +167,7 @@ def programs_archive(build, debian_folder, folder, cases, scale, timeout):
 
 def programs_boot(debian_folder, archive):
     """A Boot that unpacks the archive into memory and runs what it says, without systemd."""
-    script = ("mount -t tmpfs tmpfs /tmp && tar -xf /dev/vdb -C /tmp && exec /tmp/bench/case_runner /tmp/bench poweroff")
+    script = "mount -t tmpfs tmpfs /tmp && tar -xf /dev/vdb -C /tmp && exec /tmp/bench/case_runner /tmp/bench poweroff"
     guest = os.path.join(debian_folder, "debian")
     return Boot(guest + ".vmlinuz", 2048, guest + ".initrd", f'{QUIET} root=/dev/vda rw init=/bin/sh -- -c "{script}"',
                 [guest + ".img", archive])
@@ -174,7 +176,8 @@ def programs_boot(debian_folder, archive):
 def programs_native(debian_folder, archive):
     """A command that does the same on the host."""
     root = os.path.join(debian_folder, "rootfs")
-    return in_rootfs(debian_folder, f"tar -xf '{archive}' -C '{root}/tmp' && exec chroot '{root}' /tmp/bench/case_runner /tmp/bench")
+    start = f"exec chroot '{root}' /tmp/bench/case_runner /tmp/bench"
+    return in_rootfs(debian_folder, f"tar -xf '{archive}' -C '{root}/tmp' && {start}")
 
 
 def login_boot(skerry):

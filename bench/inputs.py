@@ -30,7 +30,8 @@ def text(size):
     vocabulary = words(sequence, 8000)
     lines, length = [], 0
     while length < size:
-        line = " ".join(vocabulary[sequence.below(1 + sequence.below(len(vocabulary)))] for _ in range(4 + sequence.below(10)))
+        count = 4 + sequence.below(10)
+        line = " ".join(vocabulary[sequence.below(1 + sequence.below(len(vocabulary)))] for _ in range(count))
         lines.append(line)
         length += len(line) + 1
     return ("\n".join(lines) + "\n").encode()[:size]
@@ -89,5 +90,6 @@ def c_source(functions):
         call = f" + entry{sequence.below(n)}((void *)records, values, count - 1)" if n else ""
         parts.append(FUNCTION.format(n=n, a=1 + sequence.below(90), b=2 + sequence.below(9), c=2 + sequence.below(30),
                                      d=2 + sequence.below(50), e=60 + sequence.below(50), f=1 + sequence.below(9),
-                                     op1=sequence.pick("+-^|&"), op2=sequence.pick("+-^|"), op3=sequence.pick("+-*"), call=call))
+                                     op1=sequence.pick("+-^|&"), op2=sequence.pick("+-^|"), op3=sequence.pick("+-*"),
+                                     call=call))
     return "".join(parts).encode()

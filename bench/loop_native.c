@@ -1,4 +1,5 @@
-/* The integer loop on the host: prints the seconds for argv[1] million iterations, by the clock and on the CPU, and the sum. */
+/* The integer loop on the host: prints the seconds for argv[1] million iterations, by the clock and on the CPU, and the
+ * sum. */
 #include "loop.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-"""The machines that are compared: skerry with one of its engines, QEMU's translator (tcg), and the host itself (native)."""
+"""The machines that are compared: skerry with one of its engines, QEMU's translator (tcg), the host itself (native)."""
 import glob
 import os
 import re
@@ -15,15 +15,15 @@ class Failed(Exception):
 
 
 class Boot:
-    """What to boot: files, kernel command line, memory in MiB. A disk is (file, read-only); what is written to one is lost."""
+    """What to boot: files, kernel command line, memory in MiB. What is written to the disks is lost at the end."""
 
     def __init__(self, kernel, memory, initrd=None, append=None, disks=()):
         self.kernel, self.memory, self.initrd, self.append, self.disks = kernel, memory, initrd, append, disks
 
 
 def skerry_command(binary, engine, boot, cpus):
-    command = [binary, "run", "--cpu-engine", engine, "--cpus", str(cpus), "--memory", f"{boot.memory}M", "--net", "none",
-               "--serial", "stdio", "--no-reboot", "--kernel", boot.kernel]
+    command = [binary, "run", "--cpu-engine", engine, "--cpus", str(cpus), "--memory", f"{boot.memory}M",
+               "--net", "none", "--serial", "stdio", "--no-reboot", "--kernel", boot.kernel]
     if boot.initrd:
         command += ["--initrd", boot.initrd]
     if boot.append:
@@ -34,8 +34,8 @@ def skerry_command(binary, engine, boot, cpus):
 
 
 def qemu_command(boot, cpus):
-    command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", str(cpus), "-m", str(boot.memory), "-nographic",
-               "-no-reboot", "-nic", "none", "-kernel", boot.kernel]
+    command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-smp", str(cpus), "-m", str(boot.memory),
+               "-nographic", "-no-reboot", "-nic", "none", "-kernel", boot.kernel]
     if boot.initrd:
         command += ["-initrd", boot.initrd]
     if boot.append:
@@ -50,16 +50,16 @@ def command_for(machine, binary, boot, cpus):
 
 
 class Running:
-    """A started command whose output is read line by line, each with the moment of its arrival. Use it in a with statement:
-    at the end it is killed with all its children."""
+    """A started command whose output is searched as it arrives. Use it in a with statement: at the end the command is
+    killed with all its children."""
 
     def __init__(self, command, cpus=None):
         pin = (lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cpus])) if cpus else None
         self.name = command[0]
         self.text, self.parsed = b"", 0
         self.started = time.monotonic()
-        self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                      start_new_session=True, preexec_fn=pin)
+        self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=pin)
 
     def __enter__(self):
         return self
@@ -92,7 +92,7 @@ class Running:
         raise Failed(f"{os.path.basename(self.name)} {sentence}; its last output:\n{tail}")
 
     def threads(self):
-        """{thread: (seconds on a CPU, seconds waiting for one)} of the process and its children, by the kernel's scheduler."""
+        """{thread: (seconds on a CPU, seconds waiting for one)} of the process and its children, by the scheduler."""
         seconds = {}
         for pid in process_tree(self.child.pid):
             for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
@@ -110,7 +110,7 @@ class Running:
 
 
 def waited(before, after):
-    """The seconds for which the busiest thread between two calls of threads(), a guest's CPU, had to wait for a CPU of ours."""
+    """The seconds for which the busiest thread between two calls of threads(), a guest's CPU, had to wait."""
     since = {t: tuple(now - then for now, then in zip(after[t], before.get(t, (0, 0)))) for t in after}
     return max(since.values(), default=(0, 0))[1]
 
@@ -132,10 +132,11 @@ def process_tree(pid):
 
 
 def is_guest_ram(fields):
-    """fields: of the first line of a mapping in smaps. Ours is a memfd with that name; QEMU's is one large anonymous mapping,
-    and so is the buffer for its translated code, which is executable."""
+    """fields: of the first line of a mapping in smaps. Ours is a memfd with that name; QEMU's is one large anonymous
+    mapping, and so is the buffer for its translated code, which is executable."""
     first, last = (int(x, 16) for x in fields[0].split("-"))
-    return any("guest-ram" in field for field in fields[5:]) or (len(fields) < 6 and last - first >= RAM_LEAST and "x" not in fields[1])
+    anonymous = len(fields) < 6 and last - first >= RAM_LEAST and "x" not in fields[1]
+    return anonymous or any("guest-ram" in field for field in fields[5:])
 
 
 def resident_beyond_ram(pid):

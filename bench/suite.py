@@ -1,4 +1,4 @@
-"""What the benchmark measures: the cases by name, in groups. A kernel is bench/kernels/, a program is in bench/programs/."""
+"""What the benchmark measures: the cases by name, in groups. See bench/kernels/ and bench/programs/."""
 
 # The group "compute" is what the figure "slowdown from native" speaks of.
 KERNELS = {
@@ -9,7 +9,8 @@ KERNELS = {
     "rewriting": ["code_rewrite"],
 }
 ALL_KERNELS = [name for group in KERNELS.values() for name in group]
-PROGRAMS = ["gcc", "xz", "gzip", "sha256sum", "openssl_aes", "openssl_rsa", "python", "grep", "fork_exec", "monero_mining"]
+PROGRAMS = ["gcc", "xz", "gzip", "sha256sum", "openssl_aes", "openssl_rsa", "python", "grep", "fork_exec",
+            "monero_mining"]
 LOOP_ITERATIONS = 40_000_000  # as bench/meson.build builds the guest
 LOOP_INSNS_PER_ITERATION = 13.5  # see bench/loop.h
 BOOTS = ["init", "login"]
@@ -19,7 +20,7 @@ SETS["all"] = ["loop", *ALL_KERNELS, *PROGRAMS, *BOOTS]
 
 
 def chosen(names):
-    """The cases that a list of sets and cases names, in the order of the suite. Raises KeyError with a name that is none."""
+    """The cases that a list of sets and cases names, in the order of the suite. Raises KeyError with an unknown one."""
     wanted = set()
     for name in names:
         if name not in SETS and name not in SETS["all"]:

@@ -1,15 +1,16 @@
 /* Runs the cases of the benchmark, in a guest (as its first process) or on the host, and reports them line by line.
  *
- * case_runner FOLDER [poweroff]: FOLDER/cases has a line "scale X", a line "timeout SECONDS", and a line for each case:
- * "kernel NAME" (the program FOLDER/kernel_NAME, which times itself) or "program NAME" (FOLDER/programs.sh NAME prepare, then
- * run, which is timed, then check, whose first word of output stands for the result). Printed are
+ * case_runner FOLDER [poweroff]: FOLDER/cases has a line "scale X", a line "timeout SECONDS", and a line for each
+ * case: "kernel NAME" (the program FOLDER/kernel_NAME, which times itself) or "program NAME" (FOLDER/programs.sh NAME
+ * prepare, then run, which is timed, then check, whose first word of output stands for the result). Printed are
  *     bench: begin NAME CPU-SECONDS
  *     bench: ran NAME SECONDS-SINCE-BEGIN CPU-SECONDS
  *     bench: end NAME SECONDS VERDICT
  *     bench: done
- * The host compares the first time with its own clock, by which it sees the lines begin and ran. CPU-SECONDS are those of all
- * processes that have ended since the start. VERDICT is one word: "ok" or a checksum when all is well, otherwise "wrong", "status-N", "signal-N" or "timeout". With "poweroff" the
- * machine is switched off a second after the end, in which the host may look at the memory of the VM. */
+ * The host compares the first time with its own clock, by which it sees the lines begin and ran. CPU-SECONDS are those
+ * of all processes that have ended since the start. VERDICT is one word: "ok" or a checksum when all is well,
+ * otherwise "wrong", "status-N", "signal-N" or "timeout". With "poweroff" the machine is switched off a second after
+ * the end, in which the host may look at the memory of the VM. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -55,8 +56,8 @@ static double children_cpu_seconds(void)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-/* Starts a program with its output into `out`, waits for it and all in its process group no longer than the plan allows.
- * Returns NULL if it ended well, else the verdict, in `verdict`. */
+/* Starts a program with its output into `out`, waits for it and all in its process group no longer than the plan
+ * allows. Returns NULL if it ended well, else the verdict, in `verdict`. */
 static const char *command_run(const struct plan *plan, char *const argv[], int out, char verdict[VERDICT_SIZE])
 {
     int status = 0;

@@ -1,5 +1,5 @@
-/* A chain of pointers in random order through CELLS cells of STRIDE bytes: the latency of a load, in the first cache or beyond
- * the caches and the TLB, as the build chooses. */
+/* A chain of pointers in random order through CELLS cells of STRIDE bytes: the latency of a load, in the first cache
+ * or beyond the caches and the TLB, as the build chooses. */
 #include "kernel.h"
 
 #define STEPS 1000000u

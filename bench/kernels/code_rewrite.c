@@ -1,5 +1,5 @@
-/* Code that is written, run, and written again, as a just-in-time compiler of the guest's does it: eight small functions in
- * one page that may be written and executed, each changed and called in turn. */
+/* Code that is written, run, and written again, as a just-in-time compiler of the guest's does it: eight small
+ * functions in one page that may be written and executed, each changed and called in turn. */
 #include "kernel.h"
 
 #include <stddef.h>

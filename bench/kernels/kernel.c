@@ -1,5 +1,5 @@
-/* The frame of a kernel: rounds, clock, verdict. Every round is the same work and must return the same checksum, so that a
- * wrong result is seen whatever the scale. */
+/* The frame of a kernel: rounds, clock, verdict. Every round is the same work and must return the same checksum, so
+ * that a wrong result is seen whatever the scale. */
 #include "kernel.h"
 
 #include <inttypes.h>

@@ -1,4 +1,5 @@
-/* What the kernels of the benchmark share: each is a program of a fixed amount of work that times and verifies itself. See kernel.c. */
+/* What the kernels of the benchmark share: each is a program of a fixed amount of work that times and verifies itself.
+ * See kernel.c. */
 #ifndef BENCH_KERNEL_H
 #define BENCH_KERNEL_H
 #include <stdint.h>

@@ -1,5 +1,5 @@
-/* Product of two matrices of 192 × 192 numbers of type ELEMENT (float or double): packed SSE multiplications and additions.
- * The elements are small whole numbers, so that every sum is exact. */
+/* Product of two matrices of 192 × 192 numbers of type ELEMENT (float or double): packed SSE multiplications and
+ * additions. The elements are small whole numbers, so that every sum is exact. */
 #include "kernel.h"
 
 #define SIZE 192

@@ -1,5 +1,5 @@
-/* Five bodies under gravity, in double precision: scalar SSE additions, multiplications, a square root and a division for
- * each pair. IEEE 754 makes the energy at the end the same to the last bit on every right processor. */
+/* Five bodies under gravity, in double precision: scalar SSE additions, multiplications, a square root and a division
+ * for each pair. IEEE 754 makes the energy at the end the same to the last bit on every right processor. */
 #include "kernel.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* A byte goes to another process through a pipe and comes back through a second one: system calls, waking, context switches. */
+/* A byte goes to another process through a pipe and comes back through a second one: system calls, waking, context
+ * switches. */
 #include "kernel.h"
 
 #include <sys/wait.h>

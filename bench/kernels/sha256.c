@@ -1,5 +1,5 @@
-/* SHA-256 (FIPS 180-4) in plain C over a megabyte: rotations, logic and additions in registers. The constants are computed as
- * the standard defines them: the first bits of the fractional parts of roots of the first primes. */
+/* SHA-256 (FIPS 180-4) in plain C over a megabyte: rotations, logic and additions in registers. The constants are
+ * computed as the standard defines them: the first bits of the fractional parts of roots of the first primes. */
 #include "kernel.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* Sums in 80-bit long double on the x87 stack: divisions, multiplications, square roots, and conversions from integers. */
+/* Sums in 80-bit long double on the x87 stack: divisions, multiplications, square roots, and conversions from
+ * integers. */
 #include "kernel.h"
 
 #include <math.h>

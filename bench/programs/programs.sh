@@ -1,7 +1,8 @@
 #!/bin/sh
-# programs.sh NAME prepare|run|check [REPEATS]: the real programs of the benchmark. Runs beside its inputs, in the guest or in
-# the same Debian on the host. `prepare` makes what is needed and warms the file cache, `run` is timed, `check` prints one word
-# that must be the same on every machine. bench/inputs.py makes text.txt and source.c; key.pem is an RSA key of 8192 bits.
+# programs.sh NAME prepare|run|check [REPEATS]: the real programs of the benchmark. Runs beside its inputs, in the guest
+# or in the same Debian on the host. `prepare` makes what is needed and warms the file cache, `run` is timed, `check`
+# prints one word that must be the same on every machine. bench/inputs.py makes text.txt and source.c; key.pem is an RSA
+# key of 8192 bits.
 set -eu
 cd "$(dirname "$0")"
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C HOME=/tmp
@@ -88,8 +89,9 @@ fork_exec_check() { hash_of fork_exec.out; }
 monero_mining_prepare() {
     ip link set lo up
     rm -rf monero
-    monerod --regtest --offline --fixed-difficulty 1 --data-dir "$PWD/monero" --rpc-bind-port 28081 --p2p-bind-port 28080 \
-        --no-zmq --no-igd --disable-rpc-ban --max-concurrency 1 --detach --pidfile "$PWD/monero.pid" --log-file "$PWD/monero.log" >/dev/null
+    monerod --regtest --offline --fixed-difficulty 1 --data-dir "$PWD/monero" --rpc-bind-port 28081 \
+        --p2p-bind-port 28080 --no-zmq --no-igd --disable-rpc-ban --max-concurrency 1 --detach \
+        --pidfile "$PWD/monero.pid" --log-file "$PWD/monero.log" >/dev/null
     python3 monero_rpc.py wait
     python3 monero_rpc.py mine 1
 }

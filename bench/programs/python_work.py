@@ -1,4 +1,4 @@
-"""python_work.py TEXT: what scripts do all day: split, count, sort, match, pack, and a little arithmetic; prints the results."""
+"""python_work.py TEXT: what scripts do all day: split, count, sort, match, pack, a little arithmetic."""
 import collections
 import json
 import re
