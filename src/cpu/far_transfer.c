@@ -310,7 +310,7 @@ static void stack_enter(struct vcpu *c, u16 sel, const struct descriptor *d, boo
 }
 
 /* Returning outwards, data segments that the outer level may not use become null. Their bases stay: a 64-bit kernel that
- * keeps a selector of its own in GS finds its base again after a trip through user mode. */
+ * keeps a selector of its own in GS finds its base again after a trip through user mode. Null selectors lose their RPL: so Intel's processors do it. */
 static void data_segments_drop(struct vcpu *c)
 {
     static const u8 data[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
@@ -319,6 +319,8 @@ static void data_segments_drop(struct vcpu *c)
         u16 attr = c->s.seg_attr[data[n]];
         u64 base = c->s.seg_base[data[n]];
 
+        if (!(attr & SEG_P))
+            c->s.seg_sel[data[n]] = 0;
         if (!(attr & SEG_P) || attr_is_conforming(attr) || attr_dpl(attr) >= c->s.cpl)
             continue;
         segment_set_null(c, data[n], 0);

@@ -354,6 +354,11 @@ static void returns(void)
     s[4] = USER_DATA;
     expect("IRET to ring 3", &f, 3, 0);
     check((caught.eflags & 0x243ed7) == (0x243ed7 & ~0x100), "with its flags: %x", caught.eflags);
+    f.fs = 3;
+    f.gs = 1;
+    f.es = 2;
+    expect("IRET to ring 3 with null selectors", &f, 3, 0);
+    check(!caught.fs && !caught.gs && !caught.es, "which lose their RPL: FS %x GS %x ES %x", caught.fs, caught.gs, caught.es);
     f = frame_at(irets, 3);
     s = (u32 *)f.esp;
     s[0] = (u32)end;
