@@ -291,7 +291,7 @@ static void pit(void)
     u16 a, b;
     bool ok = false;
 
-    for (int n = 0; n < 5 && !ok; n++) {
+    for (int n = 0; n < 30 && !ok; n++) {
         took = pit2_wait(23864); /* 20 ms */
         ok = near(took, tsc_hz / 50, 5);
     }
@@ -339,22 +339,19 @@ static bool wait_count(int wanted, u64 ms)
 
 static void pit_rate(void)
 {
-    u64 t0;
-    bool ok = false;
+    u64 t0, took;
+    bool ok;
 
-    for (int n = 0; n < 5 && !ok; n++) {
-        pic_setup(1, 0xfe, 0xff);
-        outb(0x43, 0x34); /* counter 0, mode 2 */
-        outb(0x40, 0xa9);
-        outb(0x40, 0x04); /* 1193: 1 ms */
-        window();
-        count = 0;
-        t0 = rdtsc();
-        while (rdtsc() - t0 < tsc_hz / 20)
-            window();
-        ok = count >= 25 && count <= 52; /* a busy host may lose some */
-    }
-    check(ok, "mode 2 at 1 kHz: %d interrupts in 50 ms", count);
+    pic_setup(1, 0xfe, 0xff);
+    outb(0x43, 0x34); /* counter 0, mode 2 */
+    outb(0x40, 0xa9);
+    outb(0x40, 0x04); /* 1193: 1 ms */
+    window();
+    count = 0;
+    t0 = rdtsc();
+    ok = wait_count(25, 10000); /* a busy host loses some: they may take longer, never shorter */
+    took = (rdtsc() - t0) * 1000 / tsc_hz;
+    check(ok && took >= 23, "mode 2 at 1 kHz: %d interrupts in %lu ms", count, took);
     outb(0x43, 0x30); /* mode 0 without a count: no tick of mode 2 can come any more */
     window();
     count = 0;
@@ -465,7 +462,7 @@ static void hpet(void)
     check(hpet_read(0xf0) == 0x123456, "and stays");
     hpet_write(0xf0, 0);
     hpet_write(0x10, 1);
-    for (int n = 0; n < 5 && !ok; n++) {
+    for (int n = 0; n < 30 && !ok; n++) {
         t0 = rdtsc();
         a = hpet_read(0xf0);
         pm_wait(71591);
