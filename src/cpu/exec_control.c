@@ -243,7 +243,7 @@ static void osxsave_check(struct vcpu *c)
         raise_ud(c);
 }
 
-static bool xcr0_valid(const struct vcpu *c, u64 val)
+bool xcr0_valid(const struct vcpu *c, u64 val)
 {
     u64 avx512 = BIT(XCOMP_OPMASK) | BIT(XCOMP_ZMM_HI256) | BIT(XCOMP_HI16_ZMM);
 

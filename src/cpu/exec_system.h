@@ -28,6 +28,9 @@ u64 control_register_read(struct vcpu *c, int n);
 void control_register_write(struct vcpu *c, int n, u64 val);
 void debug_register_load(struct vcpu *c, int n, u64 val);
 
+/* What XSETBV takes for XCR0. */
+bool xcr0_valid(const struct vcpu *c, u64 val);
+
 /* FS or GS gets a new base, in whatever mode; the rest of the register stays. */
 static inline void segment_base_set(struct vcpu *c, int seg, u64 base)
 {
