@@ -519,15 +519,23 @@ void interp_step_debug(struct vcpu *c, bool events)
         debug_step(c, events);
 }
 
-void interp_step_uncached(struct vcpu *c)
+static void step_uncached(struct vcpu *c, bool events)
+{
+    if (c->s.pending_db && !c->s.debug_shadow)
+        debug_trap_deliver(c);
+    else if (events)
+        step_events_and_insn(c);
+    else
+        step_careful(c);
+}
+
+void interp_step_uncached(struct vcpu *c, bool events)
 {
     c->interp->uncached = true;
     if (__builtin_setjmp(c->fault_jump))
         fault_caught(c);
-    else if (c->s.pending_db && !c->s.debug_shadow)
-        debug_trap_deliver(c);
     else
-        step_careful(c);
+        step_uncached(c, events);
     c->interp->uncached = false;
 }
 

@@ -21,8 +21,9 @@ void interp_step_debug(struct vcpu *c, bool events);
  * c->fault_error, RIP at the instruction; -1: it completed. For tests and for comparing engines. */
 int interp_try(struct vcpu *c);
 
-/* As interp_step without events, of bytes fetched and decoded anew: for engines under which nobody notices writes to code. */
-void interp_step_uncached(struct vcpu *c);
+/* As interp_step, with or without events, of bytes fetched and decoded anew: for engines under which nobody notices writes to
+ * code. */
+void interp_step_uncached(struct vcpu *c, bool events);
 
 /* Delivers an exception or interrupt, with what its own faults lead to. */
 void interp_deliver(struct vcpu *c, enum event_kind kind, int vector, bool has_error, u32 error);

@@ -179,10 +179,10 @@ void kvm_exit_handle(struct vcpu *c)
 }
 
 /* One instruction by the interpreter. */
-static void interpret(struct vcpu *c)
+static void interpret(struct vcpu *c, bool events)
 {
     kvm_guest_fetch(c);
-    interp_step_uncached(c);
+    interp_step_uncached(c, events);
     ext_save(c);
 }
 
@@ -211,7 +211,7 @@ static void exit_other(struct vcpu *c)
     default:
         vcpu_trace(c, CPU, "vcpu %d: KVM exit %u (%u): interpreted", c->index, c->kvm->run->exit_reason,
                    c->kvm->run->exit_reason == KVM_EXIT_INTERNAL_ERROR ? c->kvm->run->internal.suberror : 0);
-        interpret(c);
+        interpret(c, false);
         break;
     }
 }
@@ -240,7 +240,7 @@ static void enter_failed(struct vcpu *c, int r)
         vcpu_trace(c, STUB, "vcpu %d: KVM_RUN: %s: interpreted", c->index, strerror(-r));
     c->kvm->broken = true;
     registers_take_back(c);
-    interpret(c);
+    interpret(c, false);
 }
 
 static bool interrupt_injectable(const struct vcpu *c)
@@ -327,12 +327,14 @@ void kvm_run_guest(struct vcpu *c)
 {
     kvm_slots_sync(c->group);
     while (attend(c)) {
-        if (!kvm_state_store(c)) {
-            interpret(c);
-            continue;
+        if (unlikely(c->group->a20_closed)) {
+            interpret(c, true); /* the kernel knows no such gate */
+        } else if (!kvm_state_store(c)) {
+            interpret(c, false);
+        } else {
+            events_inject(c);
+            run_once(c);
         }
-        events_inject(c);
-        run_once(c);
     }
 }
 
