@@ -144,7 +144,7 @@ static void shadows_get(struct vcpu *c, const struct kvm_vcpu_events *from)
     c->s.int_shadow = from->interrupt.shadow;
     c->s.debug_shadow = from->interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
     if (from->nmi.pending)
-        __atomic_store_n(&c->s.nmi_pending, 1, __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&c->s.nmi_pending, 1, __ATOMIC_SEQ_CST);
 }
 
 /* In this mode the page-directory-pointer registers are state of their own, for which struct kvm_run has no room. */

@@ -228,7 +228,7 @@ static void registers_take_back(struct vcpu *c)
     c->kvm->in_kernel &= ~(u32)KVM_PART_CORE;
     kvm_guest_fetch(c);
     if (ev.nmi.pending)
-        __atomic_store_n(&c->s.nmi_pending, 1, __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&c->s.nmi_pending, 1, __ATOMIC_SEQ_CST);
     if (ev.interrupt.injected)
         interp_deliver(c, EVENT_EXTERNAL, ev.interrupt.nr, false, 0);
 }
