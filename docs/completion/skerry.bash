@@ -7,7 +7,7 @@ _skerry()
         words='run image help version --help --version'
     else
         case $prev in
-        --cpu-engine) words='auto interp jit kvm' ;;
+        --cpu-engine) words='auto interp jit kvm lockstep' ;;
         --cpu-model) words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4 host 486 pentium' ;;
         --net) words='user none' ;;
         --device) words='rng balloon virtio-console debugcon debug-exit pc-testdev pci-testdev' ;;

@@ -358,7 +358,7 @@ static const struct option_spec options[] = {
     {"cpu-engine", 0, "NAME", set_engine,
      "what runs the guest's code: auto (the default: kvm where\n"
      "a short trial shows that it is fast, else interp), interp,\n"
-     "jit or kvm"},
+     "jit, kvm, or lockstep: jit checked against interp"},
     {"cpu-model", 0, "NAME", set_model,
      "the CPU that the guest sees: x86-64-v2, x86-64-v3,\n"
      "x86-64-v4, host, 486, pentium; default: the best that\n"

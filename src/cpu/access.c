@@ -5,8 +5,10 @@
 #include "base/trace.h"
 #include "cpu/debug_points.h"
 #include "cpu/descriptor.h"
+#include "cpu/engine.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
+#include "cpu/lockstep.h"
 #include "cpu/world.h"
 #include "cpu/xstate.h"
 
@@ -59,6 +61,8 @@ static void check_watch(struct vcpu *c, u64 gva, u32 size, bool write)
 
 static u64 device_read(struct vcpu *c, u64 gpa, int size)
 {
+    if (unlikely(trial_running(c)))
+        raise_fault(c, FAULT_TRIAL);
     if (lapic_page(c, gpa))
         return lapic_mmio_read(c, (u32)(gpa & ~PAGE_MASK), size);
     ext_save(c);
@@ -67,6 +71,8 @@ static u64 device_read(struct vcpu *c, u64 gpa, int size)
 
 static void device_write(struct vcpu *c, u64 gpa, int size, u64 val)
 {
+    if (unlikely(trial_running(c)))
+        raise_fault(c, FAULT_TRIAL);
     if (lapic_page(c, gpa)) {
         lapic_mmio_write(c, (u32)(gpa & ~PAGE_MASK), size, (u32)val);
         return;
@@ -98,10 +104,26 @@ static void ram_write(u8 *p, int size, u64 val)
 /* RAM in a page that may hold decoded code was written. */
 static void code_written(struct vcpu *c, struct tlb_entry *t, const u8 *p, u32 size)
 {
-    if (guest_memory_written(vcpu_memory(c), p, size) && c->insn)
-        c->block_end = c->insn + 1; /* the running block may be the one: look it up again after this instruction */
+    if (guest_memory_written(vcpu_memory(c), p, size)) {
+        if (c->insn)
+            c->block_end = c->insn + 1; /* the running block may be the one: look it up again after this instruction */
+        if (c->group->engine->code_changed && c->group->count > 1 && !c->world_stopped) {
+            world_stop(c->group, c); /* others leave what they run, and find ATTN_CODE before they enter anything again */
+            world_go(c->group, c);
+        }
+    }
     if (!code_lines_any(vcpu_memory(c), p))
         t->write = tlb_slow(tlb_page(t->write), t->write & ~PAGE_MASK & ~(u64)TLB_CODE);
+}
+
+/* In a trial: a write of RAM is noted first; decoded code is left alone. */
+static void note_trial(struct vcpu *c, u64 tag, u8 *p, u32 size)
+{
+    if (!(tag & TLB_TRIAL))
+        return;
+    if (tag & TLB_CODE)
+        raise_fault(c, FAULT_TRIAL);
+    trial_note(c, p, size);
 }
 
 /* One access within a page. */
@@ -127,6 +149,7 @@ static void write_in_page(struct vcpu *c, u64 gva, int size, u64 val, int mmu)
     if (tag & TLB_MMIO) {
         device_write(c, tlb_gpa(c->tlb, t) | (gva & ~PAGE_MASK), size, val);
     } else if (!(tag & TLB_ROM)) {
+        note_trial(c, tag, tlb_hva(t, gva), (u32)size);
         ram_write(tlb_hva(t, gva), size, val);
         if (tag & TLB_CODE)
             code_written(c, t, tlb_hva(t, gva), (u32)size);
@@ -261,6 +284,7 @@ void mem_rmw_begin_slow(struct vcpu *c, u64 gva, int size, struct mem_rmw *m)
     t = tlb_get(c, gva, MMU_WRITE, c->mmu_index);
     if (!crosses_page(gva, (u32)size) && !(t->write & (TLB_MMIO | TLB_ROM))) {
         m->p = tlb_hva(t, gva);
+        note_trial(c, t->write, m->p, (u32)size);
         return;
     }
     /* a locked operation on two pages is made atomic by stopping everybody else; pages are probed again, as others ran */

@@ -51,6 +51,7 @@ int engine_choose(struct vcpu_group *g, struct err *e)
     case CPU_ENGINE_AUTO: return choose_best(g);
     case CPU_ENGINE_INTERP: g->engine = &interp_engine; return 0;
     case CPU_ENGINE_KVM: g->engine = &kvm_engine; return 0;
-    default: return err_set(e, -ENOTSUP, "--cpu-engine=jit: this build has no translator; use interp or auto");
+    case CPU_ENGINE_JIT: g->engine = &jit_engine; return 0;
+    default: g->engine = &lockstep_engine; return 0;
     }
 }

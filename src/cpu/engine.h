@@ -42,10 +42,16 @@ struct engine {
     /* Forgets what was derived from guest memory and its map: decoded or translated code. Own thread, or the world is
      * stopped. */
     void (*flush)(struct vcpu *c);
+
+    /* Forgets what leads to code that was overwritten, without asking which: after ATTN_CODE, own thread. NULL: the engine asks
+     * for each block whether it is still right. */
+    void (*code_changed)(struct vcpu *c);
 };
 
 extern const struct engine interp_engine; /* interp.c */
 extern const struct engine kvm_engine;    /* kvm_vm.c */
+extern const struct engine jit_engine;    /* jit.c */
+extern const struct engine lockstep_engine; /* jit_lockstep.c */
 
 /* The engine that the group's configuration names, for CPU_ENGINE_AUTO the fastest that this host can run it on, with the
  * reason in g->engine_reason. -ENOTSUP and a sentence when there is no such engine. */

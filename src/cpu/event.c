@@ -25,7 +25,11 @@ static bool interrupt_possible(struct vcpu *c)
 
 void vcpu_flush_if_asked(struct vcpu *c)
 {
-    if (!(__atomic_fetch_and(&c->attention, ~(u32)ATTN_FLUSH, __ATOMIC_SEQ_CST) & ATTN_FLUSH))
+    u32 asked = __atomic_fetch_and(&c->attention, ~(u32)(ATTN_FLUSH | ATTN_CODE), __ATOMIC_SEQ_CST);
+
+    if (asked & ATTN_CODE && c->group->engine->code_changed)
+        c->group->engine->code_changed(c);
+    if (!(asked & ATTN_FLUSH))
         return;
     tlb_flush(c);
     c->group->engine->flush(c);

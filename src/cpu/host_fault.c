@@ -12,6 +12,7 @@
 
 #include "cpu/exception.h"
 #include "cpu/insn.h"
+#include "cpu/jit.h"
 #include "cpu/vcpu_trace.h"
 
 #define RANGES_MAX 64 /* a process has one machine; tests have more */
@@ -19,6 +20,7 @@
 struct range {
     const u8 *start; /* NULL: free */
     u64 size;
+    bool translated;
 };
 
 /* Read by signal handlers of any thread: entries are published by their start, which is written last. */
@@ -41,33 +43,48 @@ static _Noreturn void stub_faulted(struct vcpu *c, u64 trap)
     }
 }
 
-static bool guarded(const u8 *pc)
+static const struct range *range_of(const u8 *pc)
 {
     for (int n = 0; n < RANGES_MAX; n++) {
         const u8 *start = __atomic_load_n(&ranges[n].start, __ATOMIC_ACQUIRE);
 
         if (start && pc >= start && pc < start + ranges[n].size)
-            return true;
+            return &ranges[n];
     }
-    return false;
+    return NULL;
 }
 
 static bool guest_trap(u64 trap)
 {
-    return trap == EXC_MF || trap == EXC_XM || trap == EXC_GP || trap == EXC_UD;
+    return trap == EXC_DE || trap == EXC_MF || trap == EXC_XM || trap == EXC_GP || trap == EXC_UD;
+}
+
+/* Redirects a fault at `pc`; false: it is not the guest's. */
+static bool redirect(greg_t *gregs, const u8 *pc)
+{
+    const struct range *r = range_of(pc);
+    const u8 *to;
+
+    if (!r)
+        return false;
+    if (r->translated) {
+        to = jit_fault(pc, (u64)gregs[REG_RSP]);
+        if (to)
+            gregs[REG_RIP] = (greg_t)(uintptr_t)to;
+        return to;
+    }
+    gregs[REG_RDI] = gregs[REG_RSI];
+    gregs[REG_RSI] = gregs[REG_TRAPNO];
+    gregs[REG_RIP] = (greg_t)(uintptr_t)stub_faulted;
+    return true;
 }
 
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
     greg_t *gregs = ((ucontext_t *)context)->uc_mcontext.gregs;
-    u64 trap = (u64)gregs[REG_TRAPNO];
 
-    if (info->si_code > 0 && guest_trap(trap) && guarded((const u8 *)gregs[REG_RIP])) {
-        gregs[REG_RDI] = gregs[REG_RSI];
-        gregs[REG_RSI] = (greg_t)trap;
-        gregs[REG_RIP] = (greg_t)(uintptr_t)stub_faulted;
+    if (info->si_code > 0 && guest_trap((u64)gregs[REG_TRAPNO]) && redirect(gregs, (const u8 *)gregs[REG_RIP]))
         return;
-    }
     signal(sig, SIG_DFL); /* ours: it happens again on return, and ends the process with its core */
 }
 
@@ -83,15 +100,26 @@ int host_fault_setup(struct err *e)
     return 0;
 }
 
-int host_fault_guard(const u8 *start, u64 size, struct err *e)
+static int range_add(const u8 *start, u64 size, bool translated, struct err *e)
 {
     for (int n = 0; n < RANGES_MAX; n++)
         if (!ranges[n].start) {
             ranges[n].size = size;
+            ranges[n].translated = translated;
             __atomic_store_n(&ranges[n].start, start, __ATOMIC_RELEASE);
             return 0;
         }
     return err_set(e, -ENOSPC, "too many machines in one process");
+}
+
+int host_fault_guard(const u8 *start, u64 size, struct err *e)
+{
+    return range_add(start, size, false, e);
+}
+
+int host_fault_translator(const u8 *start, u64 size, struct err *e)
+{
+    return range_add(start, size, true, e);
 }
 
 void host_fault_unguard(const u8 *start)

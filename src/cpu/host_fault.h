@@ -13,6 +13,8 @@ int host_fault_setup(struct err *e);
 
 /* Registers and forgets a range. -ENOSPC when too many are registered. */
 int host_fault_guard(const u8 *start, u64 size, struct err *e);
+/* The same for the translator's code, which runs with RSP = the vCPU: a fault goes on where jit_fault() says. */
+int host_fault_translator(const u8 *start, u64 size, struct err *e);
 void host_fault_unguard(const u8 *start);
 
 #endif

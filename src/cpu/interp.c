@@ -95,7 +95,7 @@ static int fetch_set(const struct vcpu *c)
     return c->s.cpl == 3 ? MMU_USER : MMU_SUPERVISOR;
 }
 
-static struct tlb_entry *fetch_entry(struct vcpu *c, u64 lin)
+struct tlb_entry *interp_fetch_entry(struct vcpu *c, u64 lin)
 {
     struct tlb_entry *t = tlb_entry(c, fetch_set(c), lin);
 
@@ -109,8 +109,7 @@ static bool block_fresh(const struct block *b)
     return b->version == __atomic_load_n(b->version_now, __ATOMIC_RELAXED);
 }
 
-/* Marks code lines; no vCPU may keep a fast write path to a page that holds its first decoded code. */
-static u32 code_mark(struct vcpu *c, const u8 *hva, u64 len)
+u32 interp_code_mark(struct vcpu *c, const u8 *hva, u64 len)
 {
     u32 version;
 
@@ -178,7 +177,7 @@ static struct block *block_decode(struct vcpu *c, const u8 *hva)
 
         if (at && debug_may_break(c, (u64)(hva + at)))
             break;
-        version = code_mark(c, hva + at, MIN(room - at, 15));
+        version = interp_code_mark(c, hva + at, MIN(room - at, 15));
         if (!at)
             b->version = version;
         len = decode_insn(c, hva + at, (int)MIN(room - at, 15), c->code_size, i);
@@ -212,7 +211,7 @@ static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
 
     for (u64 n = 0; n < 15; n++) {
         u64 at = (lin + n) & c->lin_mask;
-        struct tlb_entry *t = fetch_entry(c, at);
+        struct tlb_entry *t = interp_fetch_entry(c, at);
 
         if (t->fetch & TLB_MMIO) {
             ext_save(c);
@@ -245,7 +244,7 @@ static bool debug_break_check(struct vcpu *c, u64 lin)
 static struct block *block_find_slow(struct vcpu *c, u64 lin)
 {
     bool break_here = debug_may_break(c, lin) && debug_break_check(c, lin);
-    struct tlb_entry *t = fetch_entry(c, lin);
+    struct tlb_entry *t = interp_fetch_entry(c, lin);
     struct quick *q = &c->interp->quick[lin & (QUICK_SIZE - 1)];
     const u8 *hva;
     struct block *b;
@@ -398,13 +397,13 @@ static void step(struct vcpu *c)
 }
 
 /* Sees to attention bits. False: leave the engine. */
-static bool attend(struct vcpu *c)
+bool interp_attend(struct vcpu *c)
 {
     u32 bits = __atomic_load_n(&c->attention, __ATOMIC_SEQ_CST);
 
     if (bits & (ATTN_STOP | ATTN_EXCLUSIVE) || c->s.activity != VCPU_ACTIVE)
         return false;
-    if (bits & ATTN_FLUSH)
+    if (bits & (ATTN_FLUSH | ATTN_CODE))
         vcpu_flush_if_asked(c);
     if (bits & ATTN_EVENT)
         vcpu_events_deliver(c);
@@ -432,8 +431,13 @@ static inline void block_run(struct vcpu *c)
     insns_run(c, b->insn, b->end);
 }
 
+void interp_block(struct vcpu *c)
+{
+    block_run(c);
+}
+
 /* A fault was raised, by an instruction or while an event was delivered: puts RIP back. */
-static void fault_rewind(struct vcpu *c)
+void interp_fault_rewind(struct vcpu *c)
 {
     if (c->world_stopped) {
         c->world_stopped = false;
@@ -446,9 +450,9 @@ static void fault_rewind(struct vcpu *c)
     }
 }
 
-static void fault_caught(struct vcpu *c)
+void interp_fault_caught(struct vcpu *c)
 {
-    fault_rewind(c);
+    interp_fault_rewind(c);
     if (unlikely(c->fault_vector == FAULT_DEBUG_STOP))
         return;
     debug_watch_forget(c);
@@ -460,7 +464,7 @@ static __attribute__((noinline)) void blocks_run(struct vcpu *c)
 {
     for (;;) {
         if (unlikely(__atomic_load_n(&c->attention, __ATOMIC_RELAXED))) {
-            if (!attend(c))
+            if (!interp_attend(c))
                 return;
             continue; /* a step may be followed by another, and by events that its shadow held off */
         }
@@ -473,7 +477,7 @@ static __attribute__((noinline)) void blocks_run(struct vcpu *c)
 void interp_run(struct vcpu *c)
 {
     if (__builtin_setjmp(c->fault_jump))
-        fault_caught(c);
+        interp_fault_caught(c);
     blocks_run(c);
 }
 
@@ -488,7 +492,7 @@ static void step_events_and_insn(struct vcpu *c)
 void interp_step(struct vcpu *c)
 {
     if (__builtin_setjmp(c->fault_jump))
-        fault_caught(c);
+        interp_fault_caught(c);
     else
         step_events_and_insn(c);
 }
@@ -501,6 +505,11 @@ static void debug_step(struct vcpu *c, bool events)
 
     if (bits & ATTN_FLUSH)
         vcpu_flush_if_asked(c);
+    if (bits & ATTN_CODE) {
+        __atomic_and_fetch(&c->attention, ~(u32)ATTN_CODE, __ATOMIC_SEQ_CST);
+        if (c->group->engine->code_changed)
+            c->group->engine->code_changed(c);
+    }
     if (events && bits & ATTN_EVENT)
         vcpu_events_deliver(c);
     if (c->s.activity != VCPU_ACTIVE || c->s.gpr[RIP] != rip || c->s.seg_sel[SEG_CS] != cs)
@@ -514,7 +523,7 @@ static void debug_step(struct vcpu *c, bool events)
 void interp_step_debug(struct vcpu *c, bool events)
 {
     if (__builtin_setjmp(c->fault_jump))
-        fault_caught(c);
+        interp_fault_caught(c);
     else
         debug_step(c, events);
 }
@@ -533,7 +542,7 @@ void interp_step_uncached(struct vcpu *c, bool events)
 {
     c->interp->uncached = true;
     if (__builtin_setjmp(c->fault_jump))
-        fault_caught(c);
+        interp_fault_caught(c);
     else
         step_uncached(c, events);
     c->interp->uncached = false;
@@ -542,7 +551,7 @@ void interp_step_uncached(struct vcpu *c, bool events)
 void interp_deliver(struct vcpu *c, enum event_kind kind, int vector, bool has_error, u32 error)
 {
     if (__builtin_setjmp(c->fault_jump))
-        fault_caught(c);
+        interp_fault_caught(c);
     else
         exception_deliver(c, kind, vector, has_error, error);
 }
@@ -550,7 +559,7 @@ void interp_deliver(struct vcpu *c, enum event_kind kind, int vector, bool has_e
 int interp_try(struct vcpu *c)
 {
     if (__builtin_setjmp(c->fault_jump)) {
-        fault_rewind(c);
+        interp_fault_rewind(c);
         return c->fault_vector;
     }
     step_insn(c);

@@ -27,6 +27,19 @@ void interp_step_uncached(struct vcpu *c, bool events);
 
 /* Delivers an exception or interrupt, with what its own faults lead to. */
 void interp_deliver(struct vcpu *c, enum event_kind kind, int vector, bool has_error, u32 error);
+/* Pieces of the run loop, for the translator's. One block, or one instruction where there can be none; may raise. What
+ * interp_run does about attention bits (false: leave the engine) and about a fault that came back through fault_jump. */
+void interp_block(struct vcpu *c);
+bool interp_attend(struct vcpu *c);
+void interp_fault_caught(struct vcpu *c);
+void interp_fault_rewind(struct vcpu *c); /* of the latter, the part that puts RIP back */
+
+/* The TLB entry to fetch from; may raise. */
+struct tlb_entry *interp_fetch_entry(struct vcpu *c, u64 lin);
+
+/* Marks code lines; no vCPU may keep a fast write path to a page that holds its first decoded code. Returns the page's
+ * version. */
+u32 interp_code_mark(struct vcpu *c, const u8 *hva, u64 len);
 
 /* Drops all decoded blocks. */
 void interp_flush(struct vcpu *c);

@@ -10,6 +10,7 @@
 #include "cpu/debug_points.h"
 #include "cpu/exception.h"
 #include "cpu/lapic.h"
+#include "cpu/lockstep.h"
 #include "cpu/tlb.h"
 #include "cpu/xstate.h"
 
@@ -326,6 +327,8 @@ static struct tlb_entry *tlb_store(struct vcpu *c, const struct walk *w, u64 gva
     t->fetch = tlb_slow(page, allowed & 1 << MMU_FETCH ? kind & TLB_MMIO : TLB_INVALID);
     if (!(kind & TLB_MMIO) && code_lines_any(vcpu_memory(c), t->page))
         kind |= TLB_CODE;
+    if (c->trial && c->tlb == &c->trial->tlb)
+        kind |= TLB_TRIAL;
     t->write = tlb_slow(page, allowed & 1 << MMU_WRITE && w->dirty ? kind : TLB_INVALID);
     if (!tlb_origin(c->tlb, t)->listed) {
         tlb_origin(c->tlb, t)->listed = true;

@@ -26,6 +26,7 @@ enum { /* low bits of a tag */
     TLB_CODE = 8,    /* writes must look for decoded code */
     TLB_WATCH = 16,  /* a data breakpoint is in this page */
     TLB_CHECK = 32,  /* alignment is checked */
+    TLB_TRIAL = 64,  /* writes are noted: see cpu/lockstep.h */
 };
 
 struct tlb_entry {

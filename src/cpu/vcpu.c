@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/trace.h"
 #include "cpu/access.h"
@@ -347,23 +348,43 @@ void vcpu_group_intr(struct vcpu_group *g, bool level)
         vcpu_attend(g->vcpu[0], ATTN_EVENT);
 }
 
+/* Where a vCPU lives: with what generated code reaches by a displacement. */
+struct vcpu_home {
+    u8 below[VCPU_BELOW];
+    _Alignas(64) struct vcpu vcpu;
+    _Alignas(64) struct tlb tlb;
+    _Alignas(4096) u8 engine_room[VCPU_ENGINE_ROOM];
+};
+
+static struct vcpu *home_create(void)
+{
+    struct vcpu_home *home = mmap(NULL, sizeof(*home), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (home == MAP_FAILED)
+        return NULL;
+    home->vcpu.tlb = &home->tlb;
+    home->vcpu.engine_room = home->engine_room;
+    return &home->vcpu;
+}
+
+static void home_free(struct vcpu *c)
+{
+    munmap((u8 *)c - offsetof(struct vcpu_home, vcpu), sizeof(struct vcpu_home));
+}
+
 static int vcpu_create(struct vcpu_group *g, int index, struct err *e)
 {
-    struct vcpu *c = aligned_alloc(64, ALIGN_UP(sizeof(*c), 64));
+    struct vcpu *c = home_create();
     int r;
 
     if (!c)
         return err_set(e, -ENOMEM, "vCPU %d: out of memory", index);
-    memset(c, 0, sizeof(*c));
     g->vcpu[index] = c;
     c->group = g;
     c->index = index;
     c->apic_id = (u32)index;
     pthread_mutex_init(&c->wait_lock, NULL);
     pthread_cond_init(&c->wait_cond, NULL);
-    c->tlb = aligned_alloc(64, ALIGN_UP(sizeof(*c->tlb), 64));
-    if (!c->tlb)
-        return err_set(e, -ENOMEM, "vCPU %d: out of memory", index);
     tlb_init(c);
     r = interp_create(c, e);
     if (!r)
@@ -381,10 +402,9 @@ static void vcpu_free(struct vcpu *c)
         c->group->engine->vcpu_free(c);
     lapic_free(c);
     interp_free(c);
-    free(c->tlb);
     pthread_cond_destroy(&c->wait_cond);
     pthread_mutex_destroy(&c->wait_lock);
-    free(c);
+    home_free(c);
 }
 
 int vcpu_model_check(const struct cpu_model_name *name, struct err *e)

@@ -12,7 +12,7 @@
 
 #define VCPUS_MAX 16
 
-enum cpu_engine { CPU_ENGINE_AUTO, CPU_ENGINE_INTERP, CPU_ENGINE_JIT, CPU_ENGINE_KVM };
+enum cpu_engine { CPU_ENGINE_AUTO, CPU_ENGINE_INTERP, CPU_ENGINE_JIT, CPU_ENGINE_KVM, CPU_ENGINE_LOCKSTEP };
 
 struct cpu_model_name {
     char text[256]; /* "host", "x86-64-v3,-x2apic", …; empty: the best that the host can back; see cpu_model_switches.h */

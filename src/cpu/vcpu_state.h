@@ -104,6 +104,9 @@ struct cpu_model;
 struct engine;
 struct tlb;
 struct vector_stubs;
+struct jit;
+struct jit_jumps;
+struct trial;
 
 /* Why a vCPU must leave the fast loop; bits of `attention`, set from any thread. */
 enum {
@@ -112,7 +115,11 @@ enum {
     ATTN_EVENT = 4,     /* interrupt, NMI, INIT, SIPI: look */
     ATTN_STEP = 8,      /* own: TF, shadows, pending debug traps, breakpoints: one instruction at a time */
     ATTN_FLUSH = 16,    /* forget translations (map changed) */
+    ATTN_CODE = 32,     /* guest code was overwritten: forget what leads to it */
 };
+
+#define VCPU_ENGINE_ROOM KIB(512)
+#define VCPU_BELOW KIB(64) /* free memory below a vCPU: a stack for signal frames while RSP points at it */
 
 struct vcpu {
     struct vcpu_state s;
@@ -136,6 +143,16 @@ struct vcpu {
     const struct insn *block_end;    /* where the loop stops; a store into the running block moves it forward */
     struct tlb *tlb;
     struct interp *interp;
+
+    /* the translator's: see cpu/jit_block.h */
+    s64 budget;          /* instructions until it looks at `attention`; atomic for kicks */
+    u64 page_base;       /* RIP without its low 12 bits */
+    u64 call_target;     /* of the indirect call under way */
+    void *host_stack;
+    struct jit *jit;
+    struct jit_jumps *jumps; /* in engine_room */
+    struct trial *trial; /* engine lockstep: see cpu/lockstep.h; else NULL */
+    void *engine_room;   /* VCPU_ENGINE_ROOM bytes within 2 GiB of this, zeroed, page-aligned: for generated code's tables */
     struct lapic *lapic;
     struct kvm_vcpu *kvm; /* under the KVM engine */
 

@@ -19,6 +19,7 @@
 #define STUBS_MAX 32768u
 #define STUBS_RESERVE 1024u /* more than a block has instructions */
 #define STUB_HASH_SIZE 65536u
+#define STUB_SIZE_MAX 192u /* bytes of one */
 #define STUB_CODE_SIZE MIB(2)
 
 struct stub {
@@ -101,7 +102,8 @@ static const struct vector_op *stub_get(struct vector_stubs *v, const struct x86
 const struct vector_op *vector_stub(struct vcpu *c, const struct insn_source *src, struct vector_op *op,
                                     enum vector_class class)
 {
-    struct x86_asm a = {.len = 0};
+    u8 code[STUB_SIZE_MAX];
+    struct x86_asm a = {.code = code, .size = sizeof(code)};
 
     if (!vector_encode(&a, src, class)) {
         trace(STUB, "vector: %s has operands without a stub", ZydisMnemonicGetString(src->zi->mnemonic));
@@ -113,7 +115,8 @@ const struct vector_op *vector_stub(struct vcpu *c, const struct insn_source *sr
 static const struct vector_op *fwait_stub(struct vector_stubs *v)
 {
     struct vector_op op;
-    struct x86_asm a = {.len = 0};
+    u8 code[STUB_SIZE_MAX];
+    struct x86_asm a = {.code = code, .size = sizeof(code)};
 
     memset(&op, 0, sizeof(op));
     asm_code(&a, 0x9b, 0xc3); /* fwait; ret */
@@ -163,7 +166,7 @@ static bool stubs_room(struct vector_stubs *v)
     bool room;
 
     pthread_mutex_lock(&v->lock);
-    room = v->count + STUBS_RESERVE <= STUBS_MAX && v->code->used + STUBS_RESERVE * X86_ASM_SIZE <= v->code->size;
+    room = v->count + STUBS_RESERVE <= STUBS_MAX && v->code->used + STUBS_RESERVE * STUB_SIZE_MAX <= v->code->size;
     pthread_mutex_unlock(&v->lock);
     return room;
 }

@@ -50,10 +50,8 @@ static void output_flush(struct gdb_stub *g)
     while (g->out_at < g->out_len) {
         ssize_t n = send(g->fd, g->out + g->out_at, g->out_len - g->out_at, MSG_NOSIGNAL);
 
-        if (n < 0 && errno == EAGAIN)
-            return;
         if (n < 0)
-            break; /* nobody will read it: reading tells that, too */
+            return; /* EAGAIN; a hang-up shows when reading */
         g->out_at += (size_t)n;
     }
     g->out_at = g->out_len = 0;

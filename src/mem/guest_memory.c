@@ -210,6 +210,8 @@ static bool page_written(struct guest_memory *m, u64 page, u64 offset, u64 len)
         __atomic_add_fetch(&m->code_version[page], 1, __ATOMIC_SEQ_CST);
     }
     pthread_mutex_unlock(&m->code_lock);
+    if (hit && m->code_written)
+        m->code_written(m->code_written_ctx);
     return hit;
 }
 

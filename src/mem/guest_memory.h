@@ -35,6 +35,8 @@ struct guest_memory {
     pthread_mutex_t code_lock; /* orders marking of code lines against their invalidation */
     u32 *code_lines;   /* per backing page: bit n set: line n holds decoded code of some vCPU */
     u32 *code_version; /* per backing page: raised when a write hit a marked line; blocks remember it */
+    void (*code_written)(void *ctx); /* called when one was hit, in the writer's thread; NULL: nobody wants to know */
+    void *code_written_ctx;
 };
 
 /* Reserves `backing_size` bytes (page-aligned) of zeroed, lazily allocated memory. */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const vm_engine_names[] = {"auto", "interp", "jit", "kvm", NULL};
+const char *const vm_engine_names[] = {"auto", "interp", "jit", "kvm", "lockstep", NULL};
 const char *const vm_disk_format_names[] = {"auto", "raw", "qcow2", NULL};
 const char *const vm_console_kind_names[] = {"none", "stdio", "file", NULL};
 const char *const vm_gdb_arch_names[] = {"auto", "i386", "x86-64", NULL};

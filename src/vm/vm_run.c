@@ -86,6 +86,7 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
         [VM_ENGINE_INTERP] = CPU_ENGINE_INTERP,
         [VM_ENGINE_JIT] = CPU_ENGINE_JIT,
         [VM_ENGINE_KVM] = CPU_ENGINE_KVM,
+        [VM_ENGINE_LOCKSTEP] = CPU_ENGINE_LOCKSTEP,
     };
 
     *pc = (struct pc_config){

@@ -24,7 +24,7 @@ check 2 "--cpus: '0' must be a number from 1 to 16" run --kernel "$k" --cpus 0
 check 2 "--cpus: '17' must be" run --kernel "$k" --cpus 17
 check 2 "--cpus: 'two' must be" run --kernel "$k" --cpus two
 check 2 "did you mean interp" run --kernel "$k" --cpu-engine intrp
-check 2 "there are: auto, interp, jit, kvm" run --kernel "$k" --cpu-engine bochs
+check 2 "there are: auto, interp, jit, kvm, lockstep" run --kernel "$k" --cpu-engine bochs
 check 1 "i486sx" run --kernel "$k" --cpu-model i486sx
 check 2 "'vde'; there are: none, user" run --kernel "$k" --net vde
 check 2 "leave out --net none" run --kernel "$k" --net none -p 2222:22

@@ -11,7 +11,8 @@
 /* mov eax, val; ret */
 static int (*emit(struct code_cache *cc, u32 val))(void)
 {
-    struct x86_asm a = {.len = 0};
+    u8 code[64];
+    struct x86_asm a = {.code = code, .size = sizeof(code)};
     const u8 *exec;
     u8 *write;
 
@@ -92,7 +93,8 @@ static void full_cache_refuses_and_resets(void **unused)
 static void loads_and_stores_encode(void **unused)
 {
     struct code_cache *cc = create(4096);
-    struct x86_asm a = {.len = 0};
+    u8 code[64];
+    struct x86_asm a = {.code = code, .size = sizeof(code)};
     u64 memory[64] = {[1] = 0x8877665544332211};
     const u8 *exec;
     u8 *write;

@@ -1,0 +1,394 @@
+/* The translator's run loop: finds the code for where RIP is, translates it if there is none, enters it, and sees to what made
+ * it come back. See jit.h; what a block looks like is jit_control.c's business. */
+#include "cpu/jit.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "cpu/access.h"
+#include "cpu/decode.h"
+#include "cpu/engine.h"
+#include "cpu/event.h"
+#include "cpu/host_fault.h"
+#include "cpu/interp.h"
+#include "cpu/jit_cache.h"
+#include "cpu/jit_emit.h"
+#include "cpu/vector.h"
+#include "cpu/vector_op.h"
+#include "cpu/xstate.h"
+
+/* Instructions between two looks at what others want. */
+#define BUDGET 20000
+/* A kick takes this from the budget, however often: what was used stays readable below it. */
+#define BUDGET_KICK (1ll << 40)
+
+static_assert(sizeof(struct jit_jumps) * MMU_SETS <= VCPU_ENGINE_ROOM, "jump tables must be within 2 GiB of the vCPU");
+
+/* ---- what is translated ---- */
+
+static u32 vector_classes(const struct vcpu *c)
+{
+    u32 bits = 0;
+
+    for (int class = 0; class < VC_COUNT; class++)
+        bits |= (u32)vector_allowed(c, (enum vector_class)class) << class;
+    return bits;
+}
+
+/* Code that the translator takes: 64-bit, and 32-bit with flat segments. */
+static bool translatable(const struct vcpu *c)
+{
+    u32 flat = 1u << SEG_ES | 1u << SEG_CS | 1u << SEG_SS | 1u << SEG_DS;
+
+    if (c->code_size == 8)
+        return true;
+    return c->code_size == 4 && c->stack_mask == 0xffffffff && !(c->seg_check & flat & ~(1u << SEG_CS)) &&
+           c->s.seg_limit[SEG_CS] == 0xffffffff &&
+           !(c->lin_base[SEG_ES] | c->lin_base[SEG_CS] | c->lin_base[SEG_SS] | c->lin_base[SEG_DS]);
+}
+
+static u32 jit_key(const struct vcpu *c)
+{
+    u32 key = c->code_size | (u32)c->mmu_index << JIT_KEY_SET_SHIFT | vector_classes(c) << JIT_KEY_VECTOR_SHIFT;
+
+    if (c->seg_check >> SEG_FS & 1)
+        key |= JIT_KEY_FS;
+    if (c->seg_check >> SEG_GS & 1)
+        key |= JIT_KEY_GS;
+    return key;
+}
+
+static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
+{
+    if (i->may_leave)
+        flags_save(e);
+    switch (i->kind) {
+    case JIT_SAME: emit_same(e, i); break;
+    case JIT_NOTHING: break;
+    case JIT_LEA: emit_lea(e, i); break;
+    case JIT_PUSH: emit_push(e, i); break;
+    case JIT_POP: emit_pop(e, i); break;
+    case JIT_LEAVE: emit_leave(e, i); break;
+    case JIT_MOFFS: emit_moffs(e, i); break;
+    case JIT_JMP: emit_jmp(e, i); break;
+    case JIT_JCC: emit_jcc(e, i); break;
+    case JIT_CALL: emit_call(e, i); break;
+    case JIT_JMP_INDIRECT: emit_jmp_indirect(e, i); break;
+    case JIT_CALL_INDIRECT: emit_call_indirect(e, i); break;
+    case JIT_RET: emit_return(e, i); break;
+    case JIT_INTERPRET: emit_interpret(e, i, false); break;
+    case JIT_LEAVE_BLOCK: emit_interpret(e, i, true); break;
+    }
+    if (i->x87)
+        e->x87_offset = i->offset;
+}
+
+static void emit_block(struct jit_emit *e)
+{
+    bool paid = e->insn[0].flags_needed;
+    const struct jit_insn *i = e->insn;
+
+    emit_entry(e);
+    for (; i < e->insn + e->count; i++) {
+        if (!paid && i->kills_flags) {
+            emit_budget_before(e, i);
+            paid = true;
+        }
+        emit_insn(e, i);
+    }
+    i--;
+    if (i->kind < JIT_JMP || i->kind == JIT_INTERPRET)
+        emit_fall_through(e, (u32)(i->offset + i->zi.length));
+    emit_cold(e);
+}
+
+/* Translates the block at hva; NULL when its first instruction crosses into the next page. */
+static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
+{
+    struct jit *j = c->jit;
+    struct jit_emit *e = jit_emit_begin(c, key);
+    struct jit_block *b;
+    u32 version;
+
+    interp_code_mark(c, hva, 1); /* first of all: a write from now on raises the version */
+    version = __atomic_load_n(&vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)], __ATOMIC_SEQ_CST);
+    e->b->hva = hva;
+    if (!jit_scan(e, hva))
+        return NULL;
+    interp_code_mark(c, hva, e->b->bytes);
+    emit_block(e);
+    b = jit_emit_end(j, e);
+    b->version_now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
+    b->version = version;
+    return b;
+}
+
+/* ---- finding ---- */
+
+static struct jit_jumps *jumps_for(struct vcpu *c, u32 key)
+{
+    struct jit_jumps *t = &c->jumps[c->mmu_index];
+
+    if (t->key != key) {
+        jit_jumps_clear(t);
+        t->key = key;
+    }
+    return t;
+}
+
+static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
+{
+    struct jit_block *b = jit_block_find(c->jit, hva, key);
+
+    if (b)
+        return b;
+    vector_make_room(c);
+    return translate(c, hva, key);
+}
+
+/* The block at RIP; NULL: not in RAM, or its first instruction crosses pages. May raise. */
+static struct jit_block *find(struct vcpu *c, u32 key)
+{
+    struct tlb_entry *t = interp_fetch_entry(c, c->s.gpr[RIP]);
+
+    return t->fetch & TLB_MMIO ? NULL : block_at(c, tlb_hva(t, c->s.gpr[RIP]), key);
+}
+
+struct jit_block *jit_block_at_rip(struct vcpu *c)
+{
+    return translatable(c) ? find(c, jit_key(c)) : NULL;
+}
+
+/* The link that was left by leads to b: from now on directly. */
+static void patch(struct jit_link *l, const struct jit_block *b)
+{
+    const u8 *to = l->flags_saved ? b->entry_saved : b->entry;
+
+    if (((u64)l->block->hva ^ (u64)b->hva) & PAGE_MASK || l->block->version != b->version || l->block->key != b->key)
+        return;
+    *(u32_any *)l->rel32 = (u32)(s32)(to - (l->exec + 4));
+}
+
+/* Code to enter at RIP with the flags in RAX. */
+static const u8 *code_for(struct vcpu *c, struct jit_link *from)
+{
+    u32 key = jit_key(c), slot = jit_jump_slot(c->s.gpr[RIP]);
+    struct jit_jumps *t;
+    struct jit_block *b;
+
+    if (c->jit->generation != c->tlb->fetch_generation) {
+        jit_jumps_flush(c);
+        c->jit->generation = c->tlb->fetch_generation;
+    }
+    t = jumps_for(c, key);
+    if (!from && t->rip[slot] == c->s.gpr[RIP])
+        return t->code[slot];
+    b = find(c, key);
+    if (!b)
+        return NULL;
+    if (from && c->jit->link_epoch == c->jit->epoch)
+        patch(from, b);
+    if (t->rip[slot] == JIT_NO_RIP)
+        t->fill[t->filled++] = (u16)slot;
+    t->rip[slot] = c->s.gpr[RIP];
+    t->code[slot] = b->entry_saved;
+    return b->entry_saved;
+}
+
+/* ---- running ---- */
+
+static void budget_settle(struct vcpu *c)
+{
+    s64 left = __atomic_exchange_n(&c->budget, BUDGET, __ATOMIC_SEQ_CST);
+
+    c->retired += (u64)(BUDGET - left) & (BUDGET_KICK - 1);
+}
+
+/* Used up means less than a block may cost: what it did not use it gave back. */
+void jit_budget_refill(struct vcpu *c)
+{
+    if (c->budget < JIT_INSNS_MAX)
+        budget_settle(c);
+}
+
+void jit_kick(struct vcpu *c)
+{
+    if (__atomic_load_n(&c->budget, __ATOMIC_RELAXED) >= 0) /* lost if the vCPU counts just now: it looks again soon */
+        __atomic_sub_fetch(&c->budget, BUDGET_KICK, __ATOMIC_RELAXED);
+}
+
+/* Runs translated code until it comes back; an instruction by the interpreter where there can be none. */
+static struct jit_link *run_some(struct vcpu *c, struct jit_link *from)
+{
+    const u8 *code;
+
+    if (!translatable(c)) {
+        interp_block(c);
+        return NULL;
+    }
+    code = code_for(c, from);
+    if (!code) {
+        interp_block(c);
+        return NULL;
+    }
+    c->page_base = c->s.gpr[RIP] & PAGE_MASK;
+    from = jit_enter(c, code);
+    c->jit->link_epoch = c->jit->epoch;
+    jit_budget_refill(c);
+    return from;
+}
+
+/* A function of its own: one that has a setjmp keeps nothing in registers. */
+static __attribute__((noinline)) void blocks_run(struct vcpu *c)
+{
+    struct jit_link *link = NULL;
+
+    for (;;) {
+        if (unlikely(__atomic_load_n(&c->attention, __ATOMIC_RELAXED))) {
+            if (!interp_attend(c))
+                return;
+            link = NULL;
+            continue;
+        }
+        if (unlikely(c->s.activity != VCPU_ACTIVE))
+            return;
+        link = run_some(c, link);
+    }
+}
+
+void jit_run(struct vcpu *c)
+{
+    if (__builtin_setjmp(c->fault_jump))
+        interp_fault_caught(c);
+    blocks_run(c);
+    budget_settle(c);
+}
+
+/* ---- slow paths ---- */
+
+/* The interpreter's form of a site's instruction. */
+static const struct insn *site_insn(struct vcpu *c, struct jit_site *s)
+{
+    struct insn *i;
+    const u8 *bytes = (const u8 *)((u64)s->block->hva & PAGE_MASK) + s->offset;
+    int code_size = (int)(s->block->key & JIT_KEY_SIZE);
+    u32 epoch = c->jit->epoch;
+
+    if (s->insn)
+        return s->insn;
+    vector_make_room(c);
+    i = c->jit->epoch == epoch ? jit_insn_new(c->jit) : NULL;
+    if (!i)
+        i = &c->jit->spare;
+    decode_insn(c, bytes, (int)MIN(PAGE_SIZE - s->offset, 15), code_size, i);
+    insn_place(i, 0);
+    if (i != &c->jit->spare)
+        s->insn = i;
+    return i;
+}
+
+/* From generated code: runs a site's instruction, all guest registers in s.gpr and flags in cc. Where to go on, or NULL: leave,
+ * RIP is right. */
+const u8 *jit_slow(struct vcpu *c, u32 site)
+{
+    struct jit_site *s = jit_site_at(c->jit, site);
+    const struct insn *i;
+    u32 epoch = c->jit->epoch;
+    bool ext = s->block->ext;
+
+    if (s->kind == JIT_SITE_EXT_LOAD) {
+        ext_load(c);
+        return s->resume;
+    }
+    c->s.gpr[RIP] = c->page_base + s->offset;
+    i = site_insn(c, s);
+    if (i->ends_block)
+        c->s.gpr[RIP] += i->len;
+    c->insn = c->block_first = i;
+    c->block_end = i + 2; /* a handler that wants the block left makes it i + 1 */
+    i->fn(c, i);
+    ext_settle(c);
+    c->insn = NULL;
+    if (i->ends_block)
+        return NULL;
+    if (c->block_end != i + 2 || c->jit->epoch != epoch || __atomic_load_n(&c->attention, __ATOMIC_RELAXED)) {
+        c->s.gpr[RIP] += i->len;
+        if (code64(c))
+            return NULL;
+        c->s.gpr[RIP] &= 0xffffffff;
+        return NULL;
+    }
+    if (ext)
+        ext_load(c);
+    return s->resume;
+}
+
+/* ---- life ---- */
+
+void jit_flush(struct vcpu *c)
+{
+    jit_cache_flush(c->jit);
+    jit_jumps_flush(c);
+}
+
+void jit_jumps_flush(struct vcpu *c)
+{
+    for (int n = 0; n < MMU_SETS; n++)
+        jit_jumps_clear(&c->jumps[n]);
+}
+
+void jit_engine_flush(struct vcpu *c)
+{
+    interp_flush(c);
+    jit_flush(c);
+}
+
+static void code_written(void *ctx)
+{
+    struct vcpu_group *g = ctx;
+
+    for (int n = 0; n < g->count; n++)
+        vcpu_attend(g->vcpu[n], ATTN_CODE);
+}
+
+int jit_group_create(struct vcpu_group *g, struct err *e)
+{
+    g->config.mem->code_written = code_written;
+    g->config.mem->code_written_ctx = g;
+    return 0;
+}
+
+void jit_group_free(struct vcpu_group *g)
+{
+    g->config.mem->code_written = NULL;
+}
+
+int jit_create(struct vcpu *c, struct err *e)
+{
+    int r;
+
+    c->jumps = (struct jit_jumps *)c->engine_room;
+    c->budget = BUDGET;
+    for (int n = 0; n < MMU_SETS; n++)
+        jit_jumps_init(&c->jumps[n]);
+    r = jit_cache_create(c, e);
+    return r;
+}
+
+void jit_free(struct vcpu *c)
+{
+    if (c->jit)
+        jit_cache_free(c);
+}
+
+const struct engine jit_engine = {
+    .name = "jit",
+    .group_create = jit_group_create,
+    .group_free = jit_group_free,
+    .vcpu_create = jit_create,
+    .vcpu_free = jit_free,
+    .run = jit_run,
+    .kick = jit_kick,
+    .flush = jit_engine_flush,
+    .code_changed = jit_jumps_flush,
+};

@@ -1,0 +1,81 @@
+/* Inside the translator: what a translated block is, what is fixed about the host's registers, and the tables that generated
+ * code looks into. */
+#ifndef CPU_JIT_BLOCK_H
+#define CPU_JIT_BLOCK_H
+#include "cpu/insn.h"
+#include "cpu/tlb.h"
+#include "jit/x86_asm.h"
+
+/* Host registers while translated code runs. RSP points at the vCPU, below which is room for signal frames. RAX holds saved
+ * flags (as vcpu.cc has them) or nothing; T1 and T2 are free between instructions. The others hold guest registers; those of
+ * the guest's without one, and RIP, are in s.gpr. */
+enum { HOST_VCPU = X86_RSP, HOST_FLAGS = X86_RAX, T1 = X86_R11, T2 = X86_R12 };
+#define JIT_IN_MEMORY (-1)
+extern const s8 jit_host_register[GPR_COUNT];
+
+#define JIT_INSNS_MAX 64       /* a block */
+#define JIT_JUMPS 4096         /* entries of a jump table; a power of two */
+
+/* Where indirect jumps and jumps to other pages look for code: by linear address of the target, a table for each TLB set,
+ * each for one key at a time. */
+struct jit_jumps {
+    u64 rip[JIT_JUMPS]; /* JIT_NO_RIP: none */
+    const u8 *code[JIT_JUMPS];
+    u16 fill[JIT_JUMPS]; /* which are in use */
+    u32 filled;
+    u32 key;
+};
+#define JIT_NO_RIP 0x8000000000000001ull /* not canonical; generated code compares whole addresses */
+
+static inline u32 jit_jump_slot(u64 rip)
+{
+    return (u32)(rip ^ rip >> 12) & (JIT_JUMPS - 1);
+}
+
+enum jit_site_kind { JIT_SITE_INSN, JIT_SITE_EXT_LOAD };
+
+/* An instruction that may leave translated code for its slow path, and come back behind itself. */
+struct jit_site {
+    const u8 *resume;
+    const u8 *stub; /* the slow path's first instruction */
+    struct jit_block *block;
+    const struct insn *insn; /* decoded at the first use */
+    u32 hot, hot_end; /* where in the hot region its code is, for faults of the host */
+    u16 offset;       /* bytes from the start of its page */
+    u8 kind;          /* enum jit_site_kind */
+};
+
+/* A direct jump that does not know its target's code yet. */
+struct jit_link {
+    u8 *rel32;        /* the displacement to patch, in the writable view */
+    const u8 *exec;   /* where that is executed */
+    struct jit_block *block;
+    u16 offset;       /* of the target in the page */
+    bool flags_saved; /* jumps with the flags in RAX, not in EFLAGS */
+};
+
+struct jit_block {
+    const u8 *hva; /* of its first byte, in the backing */
+    const u32 *version_now;
+    u32 version, key;
+    const u8 *entry;       /* flags in EFLAGS */
+    const u8 *entry_saved; /* flags in RAX */
+    struct jit_block *next; /* in the hash chain */
+    u32 hot, first_site, sites;
+    u16 insns, bytes;
+    bool alone; /* one instruction for the interpreter, when blocks are tried: see cpu/lockstep.h */
+    bool of_undefined; /* OF at its end depends on the form of the instruction that wrote it */
+    bool ext; /* needs the guest's extended registers in the host's */
+};
+
+/* What the translation of code depends on besides its bytes; see jit_key. */
+enum {
+    JIT_KEY_SIZE = 0xf,       /* bytes of code_size */
+    JIT_KEY_SET = 0xf0,       /* mmu_index */
+    JIT_KEY_SET_SHIFT = 4,
+    JIT_KEY_VECTOR_SHIFT = 8, /* a bit for each vector class that may run */
+    JIT_KEY_FS = 1 << 16,     /* FS, GS need segment checks */
+    JIT_KEY_GS = 1 << 17,
+};
+
+#endif

@@ -1,0 +1,248 @@
+/* What a vCPU has translated: blocks by backing address, their slow-path sites and links, and the memory for all of it. When
+ * one kind of memory is used up everything is forgotten and made again: what is hot is back soon.
+ *
+ * The code cache has two regions, so that what runs always is dense: hot code from its start, slow paths from its middle. */
+#include "cpu/jit_cache.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "cpu/host_fault.h"
+#include "cpu/jit.h"
+#include "cpu/jit_emit.h"
+
+#define HOT_SIZE MIB(8)
+#define COLD_SIZE MIB(8)
+#define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
+#define COLD_BLOCK_MAX KIB(32)
+#define ARENA_SIZE MIB(10)
+#define ARENA_BLOCK_MAX KIB(8)
+#define SITES_MAX 200000u
+#define BLOCKS_MAX 80000u
+
+/* ---- life ---- */
+
+static void *lazy_memory(u64 size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void lazy_free(void *p, u64 size)
+{
+    if (p)
+        munmap(p, size);
+}
+
+static void thunks_make(struct vcpu *c)
+{
+    struct jit *j = c->jit;
+    struct x86_asm a = {.code = j->code->write, .size = KIB(2), .exec = j->code->exec};
+
+    jit_thunks_emit(c, &a);
+    j->hot_start = j->hot_used = (u32)ALIGN_UP(a.len, 64);
+}
+
+int jit_cache_create(struct vcpu *c, struct err *e)
+{
+    struct jit *j = lazy_memory(sizeof(*j));
+    int r;
+
+    if (!j)
+        return err_set(e, -ENOMEM, "vCPU %d: out of memory for translations", c->index);
+    c->jit = j;
+    j->arena = lazy_memory(ARENA_SIZE);
+    j->site = lazy_memory(SITES_MAX * sizeof(*j->site));
+    j->blocks = lazy_memory(BLOCKS_MAX * sizeof(*j->blocks));
+    j->emit = lazy_memory(sizeof(*j->emit));
+    if (j->emit)
+        j->emit->insn = lazy_memory(JIT_INSNS_MAX * sizeof(*j->emit->insn));
+    if (!j->arena || !j->site || !j->blocks || !j->emit || !j->emit->insn)
+        return err_set(e, -ENOMEM, "vCPU %d: out of memory for translations", c->index);
+    r = code_cache_create(HOT_SIZE + COLD_SIZE, &j->code, e);
+    if (r)
+        return r;
+    thunks_make(c);
+    jit_cache_flush(j);
+    return host_fault_translator(j->code->exec, j->code->size, e);
+}
+
+void jit_cache_free(struct vcpu *c)
+{
+    struct jit *j = c->jit;
+
+    if (j->code)
+        host_fault_unguard(j->code->exec);
+    code_cache_free(j->code);
+    if (j->emit)
+        lazy_free(j->emit->insn, JIT_INSNS_MAX * sizeof(*j->emit->insn));
+    lazy_free(j->emit, sizeof(*j->emit));
+    lazy_free(j->blocks, BLOCKS_MAX * sizeof(*j->blocks));
+    lazy_free(j->site, SITES_MAX * sizeof(*j->site));
+    lazy_free(j->arena, ARENA_SIZE);
+    lazy_free(j, sizeof(*j));
+    c->jit = NULL;
+}
+
+void jit_cache_flush(struct jit *j)
+{
+    for (int n = 0; n < JIT_HASH_SIZE; n++)
+        __atomic_store_n(&j->hash[n], NULL, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
+    j->arena_used = 0;
+    j->site_count = 1; /* 0: no site */
+    j->block_count = 0;
+    j->hot_used = j->hot_start;
+    j->cold_used = HOT_SIZE;
+    j->epoch++;
+}
+
+/* ---- blocks ---- */
+
+static u32 hash_slot(const u8 *hva)
+{
+    u64 h = (u64)hva;
+
+    return (u32)(h ^ h >> 14) & (JIT_HASH_SIZE - 1);
+}
+
+struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key)
+{
+    struct jit_block **link = &j->hash[hash_slot(hva)];
+
+    while (*link) {
+        struct jit_block *b = *link;
+
+        if (b->version != __atomic_load_n(b->version_now, __ATOMIC_RELAXED))
+            *link = b->next;
+        else if (b->hva == hva && b->key == key)
+            return b;
+        else
+            link = &b->next;
+    }
+    return NULL;
+}
+
+static bool room(const struct jit *j)
+{
+    return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE && j->site_count + JIT_INSNS_MAX * 3 <= SITES_MAX &&
+           j->block_count < BLOCKS_MAX && j->hot_used + HOT_BLOCK_MAX <= HOT_SIZE &&
+           j->cold_used + COLD_BLOCK_MAX <= HOT_SIZE + COLD_SIZE;
+}
+
+static void *arena_take(struct jit *j, u64 size)
+{
+    void *p = j->arena + j->arena_used;
+
+    j->arena_used += ALIGN_UP(size, 16);
+    assert(j->arena_used <= ARENA_SIZE);
+    return p;
+}
+
+struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
+{
+    struct jit *j = c->jit;
+    struct jit_emit *e = j->emit;
+
+    if (!room(j))
+        jit_flush(c);
+    e->c = c;
+    e->j = j;
+    e->b = arena_take(j, sizeof(*e->b));
+    e->b->key = key;
+    e->b->first_site = j->site_count;
+    e->b->hot = j->hot_used;
+    e->hot = (struct x86_asm){.code = j->code->write + j->hot_used, .size = HOT_BLOCK_MAX, .exec = j->code->exec + j->hot_used};
+    e->cold = (struct x86_asm){.code = j->code->write + j->cold_used, .size = COLD_BLOCK_MAX,
+                               .exec = j->code->exec + j->cold_used};
+    e->code_size = (int)(key & JIT_KEY_SIZE);
+    e->stubs = e->exits = 0;
+    e->x87_offset = -1;
+    return e;
+}
+
+struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e)
+{
+    struct jit_block *b = e->b;
+
+    b->sites = j->site_count - b->first_site;
+    j->hot_used = (u32)ALIGN_UP(j->hot_used + e->hot.len, 16);
+    j->cold_used += e->cold.len;
+    b->next = j->hash[hash_slot(b->hva)];
+    j->hash[hash_slot(b->hva)] = b;
+    j->blocks[j->block_count++] = b;
+    return b;
+}
+
+u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind)
+{
+    struct jit *j = e->j;
+
+    j->site[j->site_count] = (struct jit_site){.block = e->b, .offset = i->offset, .kind = (u8)kind,
+                                               .hot = e->b->hot + e->hot.len, .hot_end = e->b->hot + e->hot.len};
+    return j->site_count++;
+}
+
+struct jit_site *jit_site_at(struct jit *j, u32 n)
+{
+    return &j->site[n];
+}
+
+struct jit_link *jit_link_new(struct jit *j)
+{
+    return arena_take(j, sizeof(struct jit_link));
+}
+
+struct insn *jit_insn_new(struct jit *j)
+{
+    return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE ? arena_take(j, sizeof(struct insn)) : NULL;
+}
+
+/* ---- jump tables ---- */
+
+void jit_jumps_init(struct jit_jumps *t)
+{
+    for (int n = 0; n < JIT_JUMPS; n++)
+        t->rip[n] = JIT_NO_RIP;
+    t->filled = 0;
+}
+
+void jit_jumps_clear(struct jit_jumps *t)
+{
+    for (u32 n = 0; n < t->filled; n++)
+        t->rip[t->fill[n]] = JIT_NO_RIP;
+    t->filled = 0;
+}
+
+/* ---- faults of the host in translated code ---- */
+
+static struct jit_block *block_by_code(const struct jit *j, u32 hot)
+{
+    u32 low = 0, high = j->block_count;
+
+    while (low < high) {
+        u32 middle = (low + high) / 2;
+
+        if (j->blocks[middle]->hot <= hot)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? j->blocks[low - 1] : NULL;
+}
+
+const u8 *jit_fault(const u8 *pc, u64 frame)
+{
+    struct vcpu *c = (struct vcpu *)frame;
+    struct jit_block *b = block_by_code(c->jit, (u32)(pc - c->jit->code->exec));
+
+    for (u32 n = b ? b->first_site : 0; b && n < b->first_site + b->sites; n++) {
+        const struct jit_site *s = &c->jit->site[n];
+        u32 hot = (u32)(pc - c->jit->code->exec);
+
+        if (hot >= s->hot && hot < s->hot_end)
+            return s->stub;
+    }
+    return NULL;
+}

@@ -1,0 +1,60 @@
+/* Inside the translator: what one vCPU has translated, and the generated code around it. */
+#ifndef CPU_JIT_CACHE_H
+#define CPU_JIT_CACHE_H
+#include "cpu/jit_block.h"
+#include "jit/code_cache.h"
+
+#define JIT_HASH_SIZE 16384
+
+struct jit {
+    struct code_cache *code;
+    u8 *arena;               /* blocks, links, decoded instructions */
+    struct jit_site *site;
+    struct jit_emit *emit;   /* the block under way */
+    struct jit_block **blocks; /* by where their hot code is */
+    u64 arena_used;
+    u32 site_count, block_count;
+    u32 hot_used, cold_used; /* of their regions of the code cache */
+    u32 hot_start;           /* behind the thunks */
+    u32 epoch;               /* raised when everything was forgotten */
+    u32 link_epoch;          /* when the last link was returned */
+    u32 generation;          /* of the TLB's fetch translations that the jump tables are for */
+    const u8 *enter, *exit, *slow; /* thunks */
+    struct insn spare;
+    struct jit_block *hash[JIT_HASH_SIZE];
+};
+
+int jit_cache_create(struct vcpu *c, struct err *e); /* c->jit */
+void jit_cache_free(struct vcpu *c);
+void jit_cache_flush(struct jit *j);
+
+/* A fresh block with `key`; there is room for the largest. */
+struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key);
+/* The block is complete: found from now on. */
+struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e);
+
+/* A block that still says what its bytes say, or NULL. */
+struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key);
+
+/* Room for a decoded instruction, or NULL. */
+struct insn *jit_insn_new(struct jit *j);
+
+void jit_jumps_init(struct jit_jumps *t);
+void jit_jumps_clear(struct jit_jumps *t);
+
+/* Runs translated code, from s.gpr and cc and back to them. The link that it left by, or NULL. */
+struct jit_link *jit_enter(struct vcpu *c, const u8 *code);
+
+/* jit_thunk.c: the ways in and out, at the start of the code cache. */
+void jit_thunks_emit(struct vcpu *c, struct x86_asm *a);
+
+/* jit.c: the block at RIP, translated if need be; NULL: it cannot be. May raise. */
+struct jit_block *jit_block_at_rip(struct vcpu *c);
+
+/* jit.c: a new instruction budget, when translated code came back because there was none. */
+void jit_budget_refill(struct vcpu *c);
+
+/* jit.c: what the slow thunk calls. */
+const u8 *jit_slow(struct vcpu *c, u32 site);
+
+#endif

@@ -1,0 +1,365 @@
+/* How translated blocks begin and end: the instruction budget, jumps, calls and returns, the way out to the interpreter and to
+ * the run loop.
+ *
+ * A block does not know where in linear memory it is: RIP is vcpu.page_base, the address of its page, plus offsets that are
+ * known. Jumps within the page leave page_base alone and are linked to their target's code; all others set it and look the
+ * target up in the vCPU's jump table. */
+#include "cpu/jit.h"
+#include "cpu/jit_emit.h"
+
+#include "cpu/decode.h"
+
+static u32 address_width(const struct jit_emit *e)
+{
+    return e->code_size == 8 ? X86_W : 0;
+}
+
+/* page_base + offset to a register. */
+static void emit_rip(struct x86_asm *a, int reg, s64 offset, u32 wide)
+{
+    asm_rm(a, X86_LOAD | X86_W, reg, VCPU_AT(page_base));
+    if (offset || !wide)
+        asm_rm(a, X86_LEA | wide, reg, X86_AT(reg, (s32)offset));
+}
+
+/* The x87 instruction pointer, which the host's registers have wrong. */
+static void emit_x87_note(struct jit_emit *e, struct x86_asm *a, s32 offset)
+{
+    if (offset < 0)
+        return;
+    emit_rip(a, T1, offset, address_width(e));
+    asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(s.fip));
+    asm_rm(a, X86_MOVZX16, T1, VCPU_AT(s.seg_sel[SEG_CS]));
+    asm_rm(a, X86_STORE | X86_66, T1, VCPU_AT(s.fcs));
+}
+
+static void x87_settle(struct jit_emit *e)
+{
+    emit_x87_note(e, &e->hot, e->x87_offset);
+    e->x87_offset = -1;
+}
+
+static struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offset, u32 jump)
+{
+    struct jit_exit *x = &e->exit[e->exits++];
+
+    assert(e->exits <= ARRAY_SIZE(e->exit));
+    *x = (struct jit_exit){.kind = (u8)kind, .flags = (u8)e->flags, .offset = offset, .from = e->hot.code + jump,
+                           .exec = e->hot.exec + jump};
+    return x;
+}
+
+/* ---- entry ---- */
+
+/* One subtraction a block: when it goes below zero somebody wants attention, or has to be given a chance to. */
+static void emit_budget(struct jit_emit *e, const struct jit_insn *again)
+{
+    s64 offset = again ? again->offset + again->zi.length : e->insn[0].offset;
+
+    asm_rm(&e->hot, 0x83 | X86_W, 5, VCPU_AT(budget)); /* sub */
+    asm_byte(&e->hot, (u8)e->count);
+    exit_new(e, EXIT_BUDGET, offset, asm_jcc(&e->hot, X86_S, NULL))->again = again;
+    flags_clobber(e);
+}
+
+/* The guest's extended registers, before the first instruction that uses them. */
+static void emit_ext_check(struct jit_emit *e)
+{
+    u32 site = jit_site_new(e, &e->insn[0], JIT_SITE_EXT_LOAD);
+
+    asm_rm(&e->hot, 0x80, 7, VCPU_AT(ext_live)); /* cmp byte, 0 */
+    asm_byte(&e->hot, 0);
+    e->stub[e->stubs++] = (struct jit_stub){.site = site, .jump = asm_jcc(&e->hot, X86_E, NULL), .flags = FLAGS_RAX, .x87 = -1};
+    jit_site_at(e->j, site)->resume = asm_here(&e->hot);
+}
+
+void emit_entry(struct jit_emit *e)
+{
+    e->b->entry = asm_here(&e->hot);
+    e->flags = FLAGS_HOST;
+    if (!e->insn[0].flags_needed) { /* the first instruction that kills them is the place for the budget */
+        e->b->entry_saved = e->b->entry;
+        e->flags = 0;
+        return;
+    }
+    flags_save(e);
+    e->b->entry_saved = asm_here(&e->hot);
+    emit_budget(e, NULL);
+    if (e->b->ext)
+        emit_ext_check(e);
+}
+
+void emit_budget_before(struct jit_emit *e, const struct jit_insn *i)
+{
+    emit_budget(e, i);
+}
+
+/* ---- ways out ---- */
+
+/* The flags to RAX, whatever else has them: what code found by the jump table expects. */
+static void flags_to_rax(struct jit_emit *e)
+{
+    flags_save(e);
+    if (!(e->flags & FLAGS_RAX))
+        asm_rm(&e->hot, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
+    e->flags |= FLAGS_RAX;
+}
+
+static struct x86_mem jumps_at(const struct jit_emit *e, size_t member)
+{
+    u64 set = (e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT;
+    u64 table = (u64)&e->c->jumps[set] - (u64)e->c;
+
+    return (struct x86_mem){.base = HOST_VCPU, .index = T2, .scale = 3, .disp = (s32)(table + member)};
+}
+
+/* To the linear address in T1. */
+static void emit_jump_to_t1(struct jit_emit *e)
+{
+    struct x86_asm *a = &e->hot;
+
+    flags_to_rax(e);
+    flags_clobber(e);
+    asm_rr(a, X86_LOAD | X86_W, T2, T1);
+    asm_ri(a, X86_AND | X86_W, T2, (s32)PAGE_MASK);
+    asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(page_base));
+    asm_rorx(a, T2, T1, PAGE_SHIFT, true); /* jit_jump_slot */
+    asm_rr(a, X86_XOR, T2, T1);
+    asm_ri(a, X86_AND, T2, JIT_JUMPS - 1);
+    asm_rm(a, X86_CMP | X86_W, T1, jumps_at(e, offsetof(struct jit_jumps, rip)));
+    exit_new(e, EXIT_MISS, 0, asm_jcc(a, X86_NE, NULL));
+    asm_rm(a, 0xff, 4, jumps_at(e, offsetof(struct jit_jumps, code))); /* jmp [] */
+}
+
+static bool in_page(s64 offset)
+{
+    return offset >= 0 && offset < (s64)PAGE_SIZE;
+}
+
+static void emit_far(struct jit_emit *e, s64 offset)
+{
+    flags_to_rax(e);
+    emit_rip(&e->hot, T1, offset, address_width(e));
+    emit_jump_to_t1(e);
+}
+
+/* To page_base + offset. */
+static void emit_goto(struct jit_emit *e, s64 offset)
+{
+    if (!in_page(offset)) {
+        emit_far(e, offset);
+        return;
+    }
+    if (!(e->flags & (FLAGS_HOST | FLAGS_RAX)))
+        flags_to_rax(e);
+    exit_new(e, EXIT_LINK, offset, asm_jmp(&e->hot, NULL));
+}
+
+static s64 target(const struct jit_insn *i)
+{
+    return i->offset + i->zi.length + (s64)i->op[0].imm.value.s;
+}
+
+void emit_jmp(struct jit_emit *e, const struct jit_insn *i)
+{
+    x87_settle(e);
+    emit_goto(e, target(i));
+}
+
+void emit_jcc(struct jit_emit *e, const struct jit_insn *i)
+{
+    s64 to = target(i);
+
+    x87_settle(e);
+    flags_to_host(e);
+    exit_new(e, in_page(to) ? EXIT_LINK : EXIT_FAR, to, asm_jcc(&e->hot, i->zi.opcode & 15, NULL));
+    emit_goto(e, i->offset + i->zi.length);
+}
+
+void emit_fall_through(struct jit_emit *e, u32 offset)
+{
+    x87_settle(e);
+    emit_goto(e, offset);
+}
+
+/* Pushes the address behind the instruction. */
+static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
+{
+    int sp = jit_host_register[RSP], size = e->code_size == 8 ? 8 : 4;
+
+    asm_rm(&e->hot, X86_LEA | address_width(e), T1, X86_AT(sp, -size));
+    emit_check(e, i, (u32)size, true);
+    emit_rip(&e->hot, T2, i->offset + i->zi.length, address_width(e));
+    asm_rm(&e->hot, X86_STORE | address_width(e), T2, X86_AT(T1, 0));
+    asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, -size));
+}
+
+void emit_call(struct jit_emit *e, const struct jit_insn *i)
+{
+    x87_settle(e);
+    emit_push_return(e, i);
+    emit_goto(e, target(i));
+}
+
+/* The operand of an indirect jump or call to T1. */
+static void emit_target(struct jit_emit *e, const struct jit_insn *i)
+{
+    int guest, host;
+
+    if (i->mem) {
+        emit_linear(e, i, &i->mem->mem);
+        emit_check(e, i, e->code_size == 8 ? 8 : 4, false);
+        asm_rm(&e->hot, X86_LOAD | address_width(e), T1, X86_AT(T1, 0));
+        return;
+    }
+    guest = register_offset(i->op[0].reg.value) / 8;
+    host = jit_host_register[guest];
+    if (host == JIT_IN_MEMORY)
+        asm_rm(&e->hot, X86_LOAD | address_width(e), T1, GPR_AT(guest));
+    else
+        asm_rr(&e->hot, X86_LOAD | address_width(e), T1, host);
+}
+
+void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i)
+{
+    x87_settle(e);
+    emit_target(e, i);
+    emit_jump_to_t1(e);
+}
+
+void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i)
+{
+    x87_settle(e);
+    emit_target(e, i);
+    asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(call_target));
+    emit_push_return(e, i);
+    asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(call_target));
+    emit_jump_to_t1(e);
+}
+
+void emit_return(struct jit_emit *e, const struct jit_insn *i)
+{
+    int sp = jit_host_register[RSP], size = e->code_size == 8 ? 8 : 4;
+    s32 more = i->zi.raw.imm[0].size ? (s32)(i->op[0].imm.value.u & 0xffff) : 0;
+
+    x87_settle(e);
+    asm_rr(&e->hot, X86_LOAD | address_width(e), T1, sp);
+    emit_check(e, i, (u32)size, false);
+    asm_rm(&e->hot, X86_LOAD | address_width(e), T1, X86_AT(T1, 0));
+    asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, size + more));
+    emit_jump_to_t1(e);
+}
+
+static void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags)
+{
+    flags_store(a, flags);
+    asm_code(a, 0x41, 0xbc); /* mov r12d, imm32: T2 */
+    asm_u32(a, site);
+    asm_jmp(a, jit_slow_thunk(e->j));
+}
+
+void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave)
+{
+    u32 site = jit_site_new(e, i, JIT_SITE_INSN);
+
+    x87_settle(e);
+    emit_slow(&e->hot, e, site, e->flags);
+    if (leave)
+        return;
+    jit_site_at(e->j, site)->resume = asm_here(&e->hot);
+    e->flags = FLAGS_HOST | FLAGS_RAX | FLAGS_MEMORY;
+}
+
+/* ---- cold code ---- */
+
+static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
+{
+    jit_site_at(e->j, s->site)->stub = asm_here(&e->cold);
+    if (s->jump)
+        asm_link(&e->hot, s->jump, asm_here(&e->cold));
+    emit_x87_note(e, &e->cold, s->x87);
+    emit_slow(&e->cold, e, s->site, s->flags);
+}
+
+/* From here on `hot` is where cold code goes, so that the emitters above can be used for it. */
+static void swap_regions(struct jit_emit *e)
+{
+    struct x86_asm hot = e->hot;
+
+    e->hot = e->cold;
+    e->cold = hot;
+}
+
+static void link_here(struct jit_emit *e, const struct jit_exit *x)
+{
+    s64 distance = asm_here(&e->hot) - (x->exec + 4);
+
+    *(u32_any *)x->from = (u32)(s32)distance;
+}
+
+static void cold_leave(struct jit_emit *e, s64 offset, u32 flags)
+{
+    flags_store(&e->hot, flags);
+    emit_rip(&e->hot, T1, offset, address_width(e));
+    asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(RIP));
+}
+
+static void cold_link(struct jit_emit *e, const struct jit_exit *x)
+{
+    struct jit_link *l = jit_link_new(e->j);
+
+    *l = (struct jit_link){.rel32 = (u8 *)x->from, .exec = x->exec, .block = e->b, .offset = (u16)x->offset,
+                           .flags_saved = x->flags & FLAGS_RAX};
+    cold_leave(e, x->offset, x->flags);
+    asm_mov_imm64(&e->hot, T2, (u64)l);
+    asm_jmp(&e->hot, jit_exit_thunk(e->j));
+}
+
+static void cold_unlinked(struct jit_emit *e)
+{
+    asm_rr(&e->hot, X86_XOR, T2, T2);
+    asm_jmp(&e->hot, jit_exit_thunk(e->j));
+}
+
+static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
+{
+    u32 flags = x->flags;
+
+    if (x->again) {
+        emit_same(e, x->again);
+        flags = FLAGS_HOST;
+    }
+    cold_leave(e, x->offset, flags);
+    asm_rm(&e->hot, 0x83 | X86_W, 0, VCPU_AT(budget)); /* what was not run is not paid for */
+    asm_byte(&e->hot, (u8)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)));
+    cold_unlinked(e);
+}
+
+static void cold_miss(struct jit_emit *e)
+{
+    asm_rm(&e->hot, X86_STORE | X86_66, HOST_FLAGS, VCPU_AT(cc));
+    asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(RIP));
+    cold_unlinked(e);
+}
+
+static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
+{
+    link_here(e, x);
+    e->flags = x->flags;
+    switch (x->kind) {
+    case EXIT_LINK: cold_link(e, x); break;
+    case EXIT_FAR: emit_far(e, x->offset); break;
+    case EXIT_BUDGET: cold_budget(e, x); break;
+    default: cold_miss(e); break;
+    }
+}
+
+void emit_cold(struct jit_emit *e)
+{
+    for (u32 n = 0; n < e->stubs; n++)
+        cold_stub(e, &e->stub[n]);
+    swap_regions(e);
+    for (u32 n = 0; n < e->exits; n++)
+        cold_exit(e, &e->exit[n]);
+    swap_regions(e);
+}

@@ -1,0 +1,123 @@
+/* Inside the translator: emitting the code of one block. A struct jit_emit is what is known while it goes on. */
+#ifndef CPU_JIT_EMIT_H
+#define CPU_JIT_EMIT_H
+#include "cpu/jit_block.h"
+
+struct jit;
+
+/* Where the guest's arithmetic flags are now; several places may have them. */
+enum { FLAGS_HOST = 1, FLAGS_RAX = 2, FLAGS_MEMORY = 4 };
+
+/* What becomes of an instruction. */
+enum jit_kind {
+    JIT_SAME,      /* the same instruction with its operands moved */
+    JIT_NOTHING,   /* no effect */
+    JIT_LEA, JIT_PUSH, JIT_POP, JIT_LEAVE, JIT_MOFFS,
+    JIT_JMP, JIT_JCC, JIT_CALL, JIT_JMP_INDIRECT, JIT_CALL_INDIRECT, JIT_RET,
+    JIT_INTERPRET, /* by the interpreter's handler, then on in the block */
+    JIT_LEAVE_BLOCK, /* by the interpreter's handler, then out */
+};
+
+/* An instruction to translate. */
+struct jit_insn {
+    ZydisDecodedInstruction zi;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    const u8 *bytes;
+    const ZydisDecodedOperand *mem; /* the ModRM memory operand, or NULL */
+    u16 offset;       /* from the start of the page */
+    u8 kind;          /* enum jit_kind */
+    bool reads_flags; /* or leaves some alone */
+    bool writes_flags;
+    bool kills_flags; /* writes all and reads none */
+    bool may_leave;   /* for its slow path, or by a fault: the flags before it must be at hand */
+    bool host_faults; /* may fault on the host where its guest would */
+    bool vector, x87;
+    bool flags_needed; /* the flags before it are looked at by somebody */
+};
+
+/* A slow path to emit when the body is done. */
+struct jit_stub {
+    u32 site;
+    u32 jump;  /* displacement in the hot code that goes there; 0: none */
+    u8 flags;  /* where they are */
+    s32 x87;   /* as jit_emit.x87_offset */
+};
+enum jit_exit_kind {
+    EXIT_LINK,   /* to code in this page: found and linked by the run loop */
+    EXIT_FAR,    /* to another page, off the hot path */
+    EXIT_BUDGET, /* the instruction budget is used up */
+    EXIT_MISS,   /* the jump table has no code for the address in T1 */
+};
+struct jit_exit {
+    u8 kind, flags;
+    s64 offset; /* of the target, from the start of the page */
+    const u8 *from; /* the displacement to link, in the writable view … */
+    const u8 *exec; /* … and where it is executed */
+    const struct jit_insn *again; /* EXIT_BUDGET: run this first */
+};
+
+struct jit_emit {
+    struct vcpu *c;
+    struct jit *j;
+    struct jit_block *b;
+    struct x86_asm hot, cold;
+    int code_size;
+    u32 flags; /* FLAGS_*: where they are */
+    struct jit_insn *insn;
+    int count;
+    u32 stubs, exits;
+    struct jit_stub stub[JIT_INSNS_MAX * 3];
+    struct jit_exit exit[12];
+    s32 x87_offset; /* of the last x87 instruction in its page, not yet noted in s.fip; -1 */
+};
+
+/* Offsets from the vCPU. */
+#define VCPU_AT(member) X86_AT(HOST_VCPU, (s32)offsetof(struct vcpu, member))
+#define GPR_AT(n) X86_AT(HOST_VCPU, (s32)(offsetof(struct vcpu, s.gpr) + (u32)(n) * 8))
+
+/* jit_flags.c: moving the flags about. */
+void flags_save(struct jit_emit *e);          /* to RAX or memory, if they are only in EFLAGS */
+void flags_save_memory(struct jit_emit *e);   /* to memory */
+void flags_to_host(struct jit_emit *e);
+void flags_store(struct x86_asm *a, u32 from); /* emits what puts them into vcpu.cc */
+void flags_clobber(struct jit_emit *e);       /* EFLAGS is about to change */
+void flags_free_rax(struct jit_emit *e);      /* RAX is about to change */
+
+/* jit_memory.c */
+void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1 */
+/* The address in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. */
+void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write);
+
+/* jit_operand.c */
+void emit_same(struct jit_emit *e, const struct jit_insn *i);
+bool can_emit_same(const struct jit_insn *i, int code_size);
+void emit_lea(struct jit_emit *e, const struct jit_insn *i);
+void emit_push(struct jit_emit *e, const struct jit_insn *i);
+void emit_pop(struct jit_emit *e, const struct jit_insn *i);
+void emit_leave(struct jit_emit *e, const struct jit_insn *i);
+void emit_moffs(struct jit_emit *e, const struct jit_insn *i);
+
+/* jit_control.c */
+void emit_entry(struct jit_emit *e);
+void emit_budget_before(struct jit_emit *e, const struct jit_insn *i); /* where `i` kills the flags */
+void emit_jmp(struct jit_emit *e, const struct jit_insn *i);
+void emit_jcc(struct jit_emit *e, const struct jit_insn *i);
+void emit_call(struct jit_emit *e, const struct jit_insn *i);
+void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i);
+void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i);
+void emit_return(struct jit_emit *e, const struct jit_insn *i);
+void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave);
+void emit_fall_through(struct jit_emit *e, u32 offset);
+void emit_cold(struct jit_emit *e); /* slow paths and exits */
+
+/* jit_scan.c: decodes a block's instructions and finds out what they need. Their number; 0: the first crosses the page. */
+int jit_scan(struct jit_emit *e, const u8 *hva);
+
+/* jit_slow sites; jit.c */
+u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind);
+struct jit_site *jit_site_at(struct jit *j, u32 n);
+struct jit_link *jit_link_new(struct jit *j);
+const u8 *jit_exit_thunk(const struct jit *j);
+const u8 *jit_slow_thunk(const struct jit *j);
+
+#endif

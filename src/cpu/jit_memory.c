@@ -1,0 +1,92 @@
+/* Memory operands in translated code: effective addresses, and the TLB check that turns them into pointers.
+ *
+ * The entry is that of the address's page number; the tag exclusive-or the address is the offset in the page if the entry is
+ * the page's, and larger than any offset if not (see cpu/tlb.h), so one comparison sees misses, slow pages and accesses that
+ * cross into the next page. */
+#include "cpu/jit_emit.h"
+
+#include "cpu/decode.h"
+
+static int guest_register(ZydisRegister r)
+{
+    return register_offset(r) / 8;
+}
+
+/* The host register that holds a guest register, loaded into `spare` if it has none. */
+static int host_register(struct jit_emit *e, ZydisRegister r, int spare)
+{
+    int n = guest_register(r), host = jit_host_register[n];
+
+    if (host != JIT_IN_MEMORY)
+        return host;
+    asm_rm(&e->hot, X86_LOAD | X86_W, spare, GPR_AT(n));
+    return spare;
+}
+
+/* The effective address of [base + index * scale + disp] to T1, truncated to the address size. */
+static void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    u32 wide = i->zi.address_width == 64 ? X86_W : 0;
+    bool no_base = i->zi.raw.sib.offset && i->zi.raw.modrm.mod == 0 && i->zi.raw.sib.base == 5;
+    struct x86_mem ea = {.base = X86_NONE, .index = X86_NONE, .disp = (s32)mem->disp.value};
+
+    if (no_base) /* Zydis 4.0 takes R13D for one; see decode.c */
+        ea.disp = (s32)i->zi.raw.disp.value;
+    if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP) {
+        asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(page_base));
+        ea.base = T1;
+        ea.disp += i->offset + i->zi.length;
+    } else if (mem->base != ZYDIS_REGISTER_NONE && !no_base) {
+        ea.base = host_register(e, mem->base, T1);
+    }
+    if (mem->index != ZYDIS_REGISTER_NONE) {
+        ea.index = host_register(e, mem->index, T2);
+        ea.scale = __builtin_ctz(mem->scale | 0x100);
+    }
+    if (ea.base != X86_NONE && ea.index == X86_NONE && !ea.disp) {
+        if (ea.base != T1 || !wide)
+            asm_rr(&e->hot, X86_LOAD | wide, T1, ea.base);
+    } else if (ea.base == X86_NONE && ea.index == X86_NONE) {
+        asm_rr(&e->hot, 0xc7 | wide, 0, T1); /* mov r, imm32 */
+        asm_u32(&e->hot, (u32)ea.disp);
+    } else {
+        asm_rm(&e->hot, X86_LEA | wide, T1, ea);
+    }
+}
+
+void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    emit_effective(e, i, mem);
+    if (mem->segment != ZYDIS_REGISTER_FS && mem->segment != ZYDIS_REGISTER_GS)
+        return;
+    flags_clobber(e);
+    asm_rm(&e->hot, X86_ADD | (e->code_size == 8 ? X86_W : 0), T1,
+           mem->segment == ZYDIS_REGISTER_FS ? VCPU_AT(lin_base[SEG_FS]) : VCPU_AT(lin_base[SEG_GS]));
+}
+
+static struct x86_mem tlb_at(const struct jit_emit *e, size_t member)
+{
+    u64 tlb = (u64)e->c->tlb - (u64)e->c;
+    int set = (int)(e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT;
+
+    return (struct x86_mem){.base = HOST_VCPU, .index = T2,
+                            .disp = (s32)(tlb + offsetof(struct tlb, set) + (u64)set * sizeof(e->c->tlb->set[0]) + member)};
+}
+
+void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write)
+{
+    struct x86_asm *a = &e->hot;
+    struct jit_stub *stub;
+
+    static_assert(sizeof(struct tlb_entry) == 1 << (PAGE_SHIFT - 7), "the shift below makes byte offsets");
+    asm_rorx(a, T2, T1, 7, false);
+    asm_ri(a, X86_AND, T2, (TLB_ENTRIES - 1) << 5);
+    asm_rm(a, X86_XOR | X86_W, T1, tlb_at(e, write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read)));
+    asm_ri(a, X86_CMP | X86_W, T1, (s32)(PAGE_SIZE - size));
+    stub = &e->stub[e->stubs++];
+    *stub = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
+                              .x87 = e->x87_offset};
+    stub->jump = asm_jcc(a, X86_A, NULL);
+    asm_rm(a, X86_ADD | X86_W, T1, tlb_at(e, offsetof(struct tlb_entry, page)));
+    flags_clobber(e);
+}

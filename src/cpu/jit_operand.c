@@ -1,0 +1,460 @@
+/* Instructions that the host runs as they are, with other registers and with a pointer to RAM as memory operand; and those few
+ * that are put together from others: LEA, PUSH, POP, LEAVE, MOV with an absolute address. */
+#include "cpu/jit_emit.h"
+
+#include "cpu/decode.h"
+
+/* Guest register numbers of the explicit general-register operands, then host registers. NO_GPR: the field is something
+ * else's. */
+#define NO_GPR (-2)
+struct places {
+    int reg, rm, vvvv;
+};
+
+static bool is_gpr(ZydisRegister r)
+{
+    switch (ZydisRegisterGetClass(r)) {
+    case ZYDIS_REGCLASS_GPR8: case ZYDIS_REGCLASS_GPR16: case ZYDIS_REGCLASS_GPR32: case ZYDIS_REGCLASS_GPR64: return true;
+    default: return false;
+    }
+}
+
+static bool high_byte(ZydisRegister r)
+{
+    return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
+}
+
+static int guest_number(const ZydisDecodedOperand *op)
+{
+    return register_offset(op->reg.value) / 8;
+}
+
+/* The operand whose register the encoding names there, or NULL. */
+static const ZydisDecodedOperand *gpr_operand(const struct jit_insn *i, ZydisOperandEncoding where)
+{
+    for (int n = 0; n < i->zi.operand_count; n++) {
+        const ZydisDecodedOperand *op = &i->op[n];
+
+        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->encoding == where && is_gpr(op->reg.value))
+            return op;
+    }
+    return NULL;
+}
+
+static const ZydisDecodedOperand *reg_operand(const struct jit_insn *i)
+{
+    const ZydisDecodedOperand *op = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_REG);
+
+    return op ? op : gpr_operand(i, ZYDIS_OPERAND_ENCODING_OPCODE);
+}
+
+/* Whether an implicit operand is RAX or part of it. */
+static bool implicit_rax(const ZydisDecodedOperand *op)
+{
+    return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->encoding == ZYDIS_OPERAND_ENCODING_NONE && is_gpr(op->reg.value) &&
+           guest_number(op) == RAX;
+}
+
+static bool uses_rax(const struct jit_insn *i, ZydisOperandActions actions)
+{
+    for (int n = 0; n < i->zi.operand_count; n++)
+        if (implicit_rax(&i->op[n]) && i->op[n].actions & actions)
+            return true;
+    return false;
+}
+
+static bool operand_emits(const struct jit_insn *i, const ZydisDecodedOperand *op)
+{
+    switch (op->type) {
+    case ZYDIS_OPERAND_TYPE_MEMORY: return op == i->mem && op->mem.type == ZYDIS_MEMOP_TYPE_MEM && op->size;
+    case ZYDIS_OPERAND_TYPE_IMMEDIATE: return true;
+    case ZYDIS_OPERAND_TYPE_REGISTER: break;
+    default: return op->type != ZYDIS_OPERAND_TYPE_POINTER;
+    }
+    switch (ZydisRegisterGetClass(op->reg.value)) {
+    case ZYDIS_REGCLASS_GPR8: case ZYDIS_REGCLASS_GPR16: case ZYDIS_REGCLASS_GPR32: case ZYDIS_REGCLASS_GPR64:
+        /* implicit registers must be where the instruction expects them; RAX is moved there */
+        return !high_byte(op->reg.value) &&
+               (op->encoding != ZYDIS_OPERAND_ENCODING_NONE || guest_number(op) == RAX ||
+                jit_host_register[guest_number(op)] == guest_number(op));
+    case ZYDIS_REGCLASS_X87: case ZYDIS_REGCLASS_MMX: case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM:
+    case ZYDIS_REGCLASS_ZMM: case ZYDIS_REGCLASS_MASK: case ZYDIS_REGCLASS_FLAGS: return true;
+    default:
+        return op->reg.value == ZYDIS_REGISTER_MXCSR ||
+               (op->visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN &&
+                (op->reg.value == ZYDIS_REGISTER_X87STATUS || op->reg.value == ZYDIS_REGISTER_X87CONTROL ||
+                 op->reg.value == ZYDIS_REGISTER_X87TAG));
+    }
+}
+
+static int operand_number(const ZydisDecodedOperand *op)
+{
+    return op ? guest_number(op) : NO_GPR;
+}
+
+static struct places places_of(const struct jit_insn *i)
+{
+    return (struct places){.reg = operand_number(reg_operand(i)),
+                           .rm = operand_number(gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM)),
+                           .vvvv = operand_number(gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD))};
+}
+
+static bool in_memory(int guest)
+{
+    return guest >= 0 && jit_host_register[guest] == JIT_IN_MEMORY;
+}
+
+bool can_emit_same(const struct jit_insn *i, int code_size)
+{
+    struct places p = places_of(i);
+    int spares = (i->mem ? 0 : 1) + 1; /* T1 is free without a memory operand, T2 always */
+
+    if (code_size != 8 && i->zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+        return false;
+    if (i->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP || i->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW)
+        return false;
+    if (i->zi.raw.prefix_count > 4) /* with ours the instruction might get longer than any may be */
+        return false;
+    for (int n = 0; n < i->zi.operand_count; n++)
+        if (!operand_emits(i, &i->op[n]))
+            return false;
+    if (in_memory(p.reg) + in_memory(p.rm) + in_memory(p.vvvv) > spares)
+        return false;
+    /* two copies of RAX, both written */
+    return !(uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE) && p.rm == RAX && i->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG);
+}
+
+/* ---- encodings ---- */
+
+static bool byte_operand(const struct jit_insn *i)
+{
+    for (int n = 0; n < i->zi.operand_count; n++)
+        if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(i->op[n].reg.value) == ZYDIS_REGCLASS_GPR8)
+            return true;
+    return false;
+}
+
+static void encode_prefixes(struct x86_asm *a, const struct jit_insn *i)
+{
+    for (int n = 0; n < i->zi.raw.prefix_count; n++) {
+        u8 value = i->zi.raw.prefixes[n].value;
+
+        if (i->zi.raw.prefixes[n].type != ZYDIS_PREFIX_TYPE_IGNORED &&
+            (value == 0x66 || value == 0xf2 || value == 0xf3 || value == 0xf0))
+            asm_byte(a, value);
+    }
+}
+
+static void encode_map(struct x86_asm *a, ZydisOpcodeMap map)
+{
+    if (map != ZYDIS_OPCODE_MAP_DEFAULT)
+        asm_byte(a, 0x0f);
+    if (map == ZYDIS_OPCODE_MAP_0F38 || map == ZYDIS_OPCODE_MAP_0F3A)
+        asm_byte(a, map == ZYDIS_OPCODE_MAP_0F38 ? 0x38 : 0x3a);
+}
+
+static void encode_legacy(struct x86_asm *a, const struct jit_insn *i, struct places p)
+{
+    bool has_rex = i->zi.attributes & ZYDIS_ATTRIB_HAS_REX, modrm = i->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM;
+    int w = has_rex ? i->zi.raw.rex.W : 0, r = has_rex ? i->zi.raw.rex.R : 0, b = has_rex ? i->zi.raw.rex.B : 0;
+    u8 opcode = i->zi.opcode, rex;
+
+    if (modrm && p.reg >= 0)
+        r = p.reg >> 3;
+    if (modrm && i->mem)
+        b = T1 >> 3;
+    else if (modrm && p.rm >= 0)
+        b = p.rm >> 3;
+    else if (!modrm && p.reg >= 0)
+        b = p.reg >> 3;
+    rex = (u8)(0x40 | w << 3 | r << 2 | b);
+    encode_prefixes(a, i);
+    if (rex != 0x40 || byte_operand(i))
+        asm_byte(a, rex);
+    encode_map(a, i->zi.opcode_map);
+    if (!modrm && p.reg >= 0) {
+        if (i->zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode >= 0x40 && opcode < 0x50) { /* INC, DEC: now REX */
+            asm_code(a, 0xff, (u8)(0xc0 | (opcode & 8) | (p.reg & 7)));
+            return;
+        }
+        opcode = (u8)((opcode & 0xf8) | (p.reg & 7));
+    }
+    asm_byte(a, opcode);
+}
+
+/* VEX and EVEX have register bits inverted. */
+static void encode_vex(struct x86_asm *a, const struct jit_insn *i, struct places p)
+{
+    const u8 *from = i->bytes + i->zi.raw.vex.offset;
+    u8 first = i->zi.raw.vex.size == 2 ? (u8)((from[1] & 0x80) | 0x61) : from[1];
+    u8 second = i->zi.raw.vex.size == 2 ? from[1] & 0x7f : from[2];
+
+    if (p.reg >= 0)
+        first = (u8)((first & 0x7f) | (p.reg < 8) << 7);
+    if (i->mem)
+        first = (first & 0x9f) | 0x40;
+    else if (p.rm >= 0)
+        first = (u8)((first & 0xdf) | (p.rm < 8) << 5);
+    if (p.vvvv >= 0)
+        second = (u8)((second & 0x87) | (~p.vvvv & 15) << 3);
+    asm_code(a, 0xc4, first, second, i->zi.opcode);
+}
+
+static void encode_evex(struct x86_asm *a, const struct jit_insn *i, struct places p)
+{
+    const u8 *from = i->bytes + i->zi.raw.evex.offset;
+    u8 first = from[1];
+
+    if (p.reg >= 0)
+        first = (u8)((first & 0x6f) | (p.reg < 8) << 7 | 0x10);
+    if (i->mem)
+        first = (first & 0x9f) | 0x40;
+    else if (p.rm >= 0)
+        first = (u8)((first & 0x9f) | 0x40 | (p.rm < 8) << 5);
+    asm_code(a, 0x62, first, from[2], from[3], i->zi.opcode);
+}
+
+static void encode(struct x86_asm *a, const struct jit_insn *i, struct places p)
+{
+    switch (i->zi.encoding) {
+    case ZYDIS_INSTRUCTION_ENCODING_VEX: encode_vex(a, i, p); break;
+    case ZYDIS_INSTRUCTION_ENCODING_EVEX: encode_evex(a, i, p); break;
+    default: encode_legacy(a, i, p); break;
+    }
+    if (i->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
+        int reg = p.reg >= 0 ? p.reg & 7 : i->zi.raw.modrm.reg;
+
+        if (i->mem)
+            asm_modrm_mem(a, reg, X86_AT(T1, 0));
+        else
+            asm_byte(a, (u8)(0xc0 | reg << 3 | (p.rm >= 0 ? p.rm & 7 : i->zi.raw.modrm.rm)));
+    }
+    for (int n = 0; n < 2; n++)
+        asm_bytes(a, i->bytes + i->zi.raw.imm[n].offset, i->zi.raw.imm[n].size / 8);
+}
+
+/* ---- the same instruction ---- */
+
+/* ADD AL/EAX, imm and the like: the accumulator's short forms, in the form for any register. */
+static void emit_accumulator(struct x86_asm *a, const struct jit_insn *i)
+{
+    u8 opcode = i->zi.opcode;
+    bool test = opcode >= 0xa8;
+    u32 op = test ? (opcode & 1 ? 0xf7 : 0xf6) : opcode & 1 ? 0x81 : 0x80;
+
+    op |= i->zi.operand_width == 64 ? X86_W : i->zi.operand_width == 16 ? X86_66 : 0;
+    asm_rr(a, op, test ? 0 : opcode >> 3, jit_host_register[RAX]);
+    asm_bytes(a, i->bytes + i->zi.raw.imm[0].offset, i->zi.raw.imm[0].size / 8);
+}
+
+static bool accumulator_form(const struct jit_insn *i)
+{
+    u8 opcode = i->zi.opcode;
+
+    return i->zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && i->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+           ((opcode & 0xfe) == 0xa8 || (opcode < 0x40 && (opcode & 6) == 4));
+}
+
+/* The register for guest register *place, loaded into *spare if it has none; *spare becomes the next one. */
+static void place(struct jit_emit *e, int *where, int *spare)
+{
+    int guest = *where;
+
+    if (guest < 0)
+        return;
+    *where = jit_host_register[guest];
+    if (*where != JIT_IN_MEMORY)
+        return;
+    asm_rm(&e->hot, X86_LOAD | X86_W, *spare, GPR_AT(guest));
+    *where = *spare;
+    *spare = T1;
+}
+
+static void place_back(struct jit_emit *e, const ZydisDecodedOperand *op, int host)
+{
+    if (op && in_memory(guest_number(op)) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+        asm_rm(&e->hot, X86_STORE | X86_W, host, GPR_AT(guest_number(op)));
+}
+
+/* The instruction itself, its memory operand checked, flags where they must be. */
+static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
+{
+    bool rax = uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
+    struct places p = places_of(i);
+    int spare = T2;
+
+    place(e, &p.reg, &spare);
+    place(e, &p.rm, &spare);
+    place(e, &p.vvvv, &spare);
+    if (rax)
+        asm_rr(&e->hot, X86_LOAD | X86_W, X86_RAX, jit_host_register[RAX]);
+    encode(&e->hot, i, p);
+    if (rax && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        asm_rr(&e->hot, X86_LOAD | X86_W, jit_host_register[RAX], X86_RAX);
+    place_back(e, reg_operand(i), p.reg);
+    place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM), p.rm);
+    place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD), p.vvvv);
+}
+
+void emit_same(struct jit_emit *e, const struct jit_insn *i)
+{
+    bool shuttle = !accumulator_form(i) && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
+    u32 site = 0;
+
+    if (i->host_faults && (shuttle || i->reads_flags))
+        flags_save_memory(e);
+    if (i->mem) {
+        emit_linear(e, i, &i->mem->mem);
+        emit_check(e, i, i->mem->size / 8, i->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+        site = e->stub[e->stubs - 1].site;
+    } else if (i->host_faults) { /* a slow path that only a signal finds */
+        site = jit_site_new(e, i, JIT_SITE_INSN);
+        e->stub[e->stubs++] = (struct jit_stub){.site = site, .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
+                                                  .x87 = e->x87_offset};
+    }
+    if (i->reads_flags)
+        flags_to_host(e);
+    if (shuttle && i->flags_needed)
+        flags_free_rax(e);
+    if (!accumulator_form(i))
+        emit_moved(e, i);
+    else
+        emit_accumulator(&e->hot, i);
+    if (i->writes_flags)
+        e->flags = FLAGS_HOST;
+    else if (shuttle)
+        e->flags &= ~(u32)FLAGS_RAX;
+    if (site) {
+        struct jit_site *s = jit_site_at(e->j, site);
+
+        s->resume = asm_here(&e->hot);
+        s->hot_end = e->b->hot + e->hot.len;
+    }
+}
+
+/* ---- put together ---- */
+
+/* A guest register's value in some host register: its own, or `spare`. */
+static int read_register(struct jit_emit *e, int guest, int spare)
+{
+    if (!in_memory(guest))
+        return jit_host_register[guest];
+    asm_rm(&e->hot, X86_LOAD | X86_W, spare, GPR_AT(guest));
+    return spare;
+}
+
+static void site_done(struct jit_emit *e)
+{
+    struct jit_site *s = jit_site_at(e->j, e->stub[e->stubs - 1].site);
+
+    s->resume = asm_here(&e->hot);
+    s->hot_end = e->b->hot + e->hot.len;
+}
+
+void emit_lea(struct jit_emit *e, const struct jit_insn *i)
+{
+    int guest = guest_number(&i->op[0]);
+    u32 wide = i->zi.operand_width == 64 ? X86_W : i->zi.operand_width == 16 ? X86_66 : 0;
+    ZydisDecodedOperandMem mem = i->op[1].mem;
+
+    mem.segment = ZYDIS_REGISTER_DS; /* an offset in it */
+    emit_linear(e, i, &mem);
+    if (!in_memory(guest)) {
+        asm_rr(&e->hot, X86_LOAD | wide, jit_host_register[guest], T1);
+    } else if (wide == X86_66) {
+        asm_rm(&e->hot, X86_STORE | X86_66, T1, GPR_AT(guest));
+    } else {
+        if (!wide)
+            asm_rr(&e->hot, X86_LOAD, T1, T1);
+        asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(guest));
+    }
+}
+
+static u32 stack_size(const struct jit_emit *e)
+{
+    return e->code_size == 8 ? 8 : 4;
+}
+
+/* SP += by, without touching flags. */
+static void stack_move(struct jit_emit *e, s32 by)
+{
+    int sp = jit_host_register[RSP];
+
+    asm_rm(&e->hot, X86_LEA | (e->code_size == 8 ? X86_W : 0), sp, X86_AT(sp, by));
+}
+
+static void stack_pointer(struct jit_emit *e, s32 by)
+{
+    asm_rm(&e->hot, X86_LEA | (e->code_size == 8 ? X86_W : 0), T1, X86_AT(jit_host_register[RSP], by));
+}
+
+void emit_push(struct jit_emit *e, const struct jit_insn *i)
+{
+    u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
+
+    stack_pointer(e, -(s32)size);
+    emit_check(e, i, size, true);
+    if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        asm_rm(&e->hot, 0xc7 | wide, 0, X86_AT(T1, 0));
+        asm_u32(&e->hot, (u32)i->op[0].imm.value.u);
+    } else {
+        asm_rm(&e->hot, X86_STORE | wide, read_register(e, guest_number(&i->op[0]), T2), X86_AT(T1, 0));
+    }
+    stack_move(e, -(s32)size);
+    site_done(e);
+}
+
+void emit_pop(struct jit_emit *e, const struct jit_insn *i)
+{
+    u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
+    int guest = guest_number(&i->op[0]);
+
+    stack_pointer(e, 0);
+    emit_check(e, i, size, false);
+    if (in_memory(guest)) {
+        asm_rm(&e->hot, X86_LOAD | wide, T2, X86_AT(T1, 0));
+        asm_rm(&e->hot, X86_STORE | X86_W, T2, GPR_AT(guest));
+    } else {
+        asm_rm(&e->hot, X86_LOAD | wide, jit_host_register[guest], X86_AT(T1, 0));
+    }
+    if (guest != RSP)
+        stack_move(e, (s32)size);
+    site_done(e);
+}
+
+void emit_leave(struct jit_emit *e, const struct jit_insn *i)
+{
+    u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
+    int bp = jit_host_register[RBP];
+
+    asm_rr(&e->hot, X86_LOAD | wide, T1, bp);
+    emit_check(e, i, size, false);
+    asm_rm(&e->hot, X86_LOAD | wide, T2, X86_AT(T1, 0));
+    asm_rm(&e->hot, X86_LEA | wide, jit_host_register[RSP], X86_AT(bp, (s32)size));
+    asm_rr(&e->hot, X86_LOAD | wide, bp, T2);
+    site_done(e);
+}
+
+/* MOV between the accumulator and an absolute address. */
+void emit_moffs(struct jit_emit *e, const struct jit_insn *i)
+{
+    bool store = i->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY;
+    const ZydisDecodedOperand *mem = &i->op[store ? 0 : 1];
+    u32 size = mem->size / 8, op = store ? X86_STORE : X86_LOAD;
+    u64 address = i->zi.address_width == 64 ? mem->mem.disp.value : (u32)mem->mem.disp.value;
+    int rax = jit_host_register[RAX];
+
+    asm_mov_imm64(&e->hot, T1, address);
+    if (mem->mem.segment == ZYDIS_REGISTER_FS || mem->mem.segment == ZYDIS_REGISTER_GS) {
+        flags_clobber(e);
+        asm_rm(&e->hot, X86_ADD | (e->code_size == 8 ? X86_W : 0), T1,
+               mem->mem.segment == ZYDIS_REGISTER_FS ? VCPU_AT(lin_base[SEG_FS]) : VCPU_AT(lin_base[SEG_GS]));
+    }
+    emit_check(e, i, size, store);
+    if (size == 1)
+        op = store ? X86_STORE8 : 0x8a | X86_BYTE;
+    op |= size == 8 ? X86_W : size == 2 ? X86_66 : 0;
+    asm_rm(&e->hot, op, rax, X86_AT(T1, 0));
+    site_done(e);
+}

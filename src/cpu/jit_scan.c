@@ -1,0 +1,302 @@
+/* The first pass over a block: decodes its instructions, decides what becomes of each, and finds out, from the last to the
+ * first, where the arithmetic flags are still looked at. A fault looks at them too, so every instruction that may fault or take
+ * its slow path does. */
+#include "cpu/jit_emit.h"
+
+#include "cpu/cpuid.h"
+#include "cpu/decode.h"
+#include "cpu/exec.h"
+#include "cpu/exec_system.h"
+#include "cpu/vector_op.h"
+#include "cpu/xstate.h"
+
+#define M(name) ZYDIS_MNEMONIC_##name
+
+/* What CPUID must show for a general-purpose instruction; those of the 80386 to 80486 need nothing. */
+static int general_feature(ZydisMnemonic m)
+{
+    switch (m) {
+    case M(TZCNT): case M(ANDN): case M(BEXTR): case M(BLSI): case M(BLSR): case M(BLSMSK): return FEAT_BMI1;
+    case M(MULX): case M(RORX): case M(SARX): case M(SHLX): case M(SHRX): case M(BZHI): case M(PDEP): case M(PEXT):
+        return FEAT_BMI2;
+    case M(LZCNT): return FEAT_ABM;
+    case M(POPCNT): return FEAT_POPCNT;
+    case M(CRC32): return FEAT_SSE42;
+    case M(MOVBE): return FEAT_MOVBE;
+    case M(ADCX): case M(ADOX): return FEAT_ADX;
+    case M(CMPXCHG16B): return FEAT_CX16;
+    case M(CMPXCHG8B): return FEAT_CX8;
+    case M(CMOVB) ... M(CMOVZ): return FEAT_CMOV;
+    case M(MOVNTI): return FEAT_SSE2;
+    default: return FEAT_ALWAYS;
+    }
+}
+
+/* General-purpose instructions whose groups have others that are not the host's business. */
+static bool general_same(const struct jit_insn *i)
+{
+    insn_choose_fn *group = choose_general(i->zi.mnemonic);
+
+    switch (i->zi.mnemonic) {
+    case M(BT): case M(BTS): case M(BTR): case M(BTC): /* a register's bit may be anywhere in memory */
+        return !i->mem || i->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    case M(XLAT): case M(LAHF): case M(SAHF): case M(SALC): case M(CLD): case M(STD): case M(CLI): case M(STI): return false;
+    default: break;
+    }
+    return group == choose_alu || group == choose_muldiv || group == choose_shift || group == choose_bit ||
+           group == choose_mov || group == choose_convert || group == choose_atomic || group == choose_flags ||
+           group == choose_nop;
+}
+
+static bool vector_same(struct jit_emit *e, struct jit_insn *i, const struct insn_source *src)
+{
+    const struct vector_isa *isa = vector_isa_find(src);
+    enum vector_class class;
+
+    if (!isa || !vector_isa_shown(e->c, isa, src) || vector_state_handler(i->zi.mnemonic))
+        return false;
+    class = vector_class_of(isa, src);
+    if (!(e->b->key >> (JIT_KEY_VECTOR_SHIFT + class) & 1) || class == VC_X87_CONTROL || class == VC_XSAVE)
+        return false;
+    if (i->zi.mnemonic == M(MASKMOVQ) || i->zi.mnemonic == M(MASKMOVDQU) || i->zi.mnemonic == M(VMASKMOVDQU))
+        return false;
+    if (class == VC_X87 && i->mem && !has(e->c, FEAT_FDP_EXCPTN_ONLY)) /* the data pointer would have to be noted */
+        return false;
+    i->vector = true;
+    i->x87 = class == VC_X87;
+    i->host_faults = true; /* MMX too: pending x87 exceptions */
+    return true;
+}
+
+static enum jit_kind branch_kind(const struct jit_insn *i, int code_size)
+{
+    bool relative = i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && i->op[0].imm.is_relative;
+
+    if (i->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || (i->zi.operand_width == 16 && i->zi.mnemonic != M(RET)) ||
+        (i->zi.mnemonic == M(RET) && i->zi.operand_width != code_size * 8))
+        return JIT_LEAVE_BLOCK;
+    switch (i->zi.mnemonic) {
+    case M(JMP): return relative ? JIT_JMP : JIT_JMP_INDIRECT;
+    case M(CALL): return relative ? JIT_CALL : JIT_CALL_INDIRECT;
+    case M(RET): return JIT_RET;
+    case M(LOOP): case M(LOOPE): case M(LOOPNE): case M(JCXZ): case M(JECXZ): case M(JRCXZ): return JIT_LEAVE_BLOCK;
+    default: return JIT_JCC;
+    }
+}
+
+static bool is_register(const ZydisDecodedOperand *op, ZydisRegisterClass class)
+{
+    return op->type == ZYDIS_OPERAND_TYPE_REGISTER && ZydisRegisterGetClass(op->reg.value) == class;
+}
+
+static enum jit_kind stack_kind(const struct jit_insn *i, int code_size)
+{
+    ZydisRegisterClass word = code_size == 8 ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32;
+
+    if (i->zi.operand_width != code_size * 8 || i->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK)
+        return JIT_INTERPRET;
+    switch (i->zi.mnemonic) {
+    case M(PUSH):
+        return is_register(&i->op[0], word) || i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? JIT_PUSH : JIT_INTERPRET;
+    case M(POP): return is_register(&i->op[0], word) ? JIT_POP : JIT_INTERPRET;
+    case M(LEAVE): return JIT_LEAVE;
+    default: return JIT_INTERPRET;
+    }
+}
+
+static enum jit_kind general_kind(struct jit_emit *e, struct jit_insn *i)
+{
+    insn_choose_fn *group = choose_general(i->zi.mnemonic);
+
+    int feature = general_feature(i->zi.mnemonic);
+
+    if (feature != FEAT_ALWAYS && !has(e->c, (enum cpu_feature)feature))
+        return JIT_INTERPRET;
+    if (group == choose_branch)
+        return branch_kind(i, e->code_size);
+    if (group == choose_stack)
+        return stack_kind(i, e->code_size);
+    if (group == choose_nop && i->zi.mnemonic != M(SFENCE) && i->zi.mnemonic != M(MFENCE))
+        return has(e->c, FEAT_CMOV) ? JIT_NOTHING : JIT_INTERPRET;
+    if (i->zi.mnemonic == M(LEA))
+        return JIT_LEA;
+    if (i->zi.mnemonic == M(MOV) && (i->zi.opcode & 0xfc) == 0xa0 && i->zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
+        return JIT_MOFFS;
+    if (i->zi.mnemonic == M(DIV) || i->zi.mnemonic == M(IDIV))
+        i->host_faults = true;
+    return general_same(i) && can_emit_same(i, e->code_size) ? JIT_SAME : JIT_INTERPRET;
+}
+
+/* Segments that a memory operand may use without a check of its own: all flat ones, by the block's key. */
+static bool segment_unchecked(const struct jit_emit *e, const struct jit_insn *i)
+{
+    for (int n = 0; n < i->zi.operand_count; n++) {
+        ZydisRegister seg = i->op[n].mem.segment;
+
+        if (i->op[n].type != ZYDIS_OPERAND_TYPE_MEMORY)
+            continue;
+        if ((seg == ZYDIS_REGISTER_FS && e->b->key & JIT_KEY_FS) || (seg == ZYDIS_REGISTER_GS && e->b->key & JIT_KEY_GS))
+            return false;
+        if (seg == ZYDIS_REGISTER_CS && e->code_size != 8) /* may be execute-only, and cannot be written */
+            return false;
+    }
+    return true;
+}
+
+/* Whether the interpreter's decoder ends blocks here. */
+static bool interpreter_ends(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct insn insn;
+
+    decode_insn(e->c, i->bytes, i->zi.length, e->code_size, &insn);
+    return insn.ends_block;
+}
+
+static enum jit_kind kind_of(struct jit_emit *e, struct jit_insn *i)
+{
+    struct insn_source src = {.zi = &i->zi, .op = i->op, .bytes = i->bytes, .code_size = e->code_size};
+    ZydisISAExt ext = i->zi.meta.isa_ext;
+    enum jit_kind kind = JIT_INTERPRET;
+
+    if (ext == ZYDIS_ISA_EXT_KNC || ext == ZYDIS_ISA_EXT_KNCE || ext == ZYDIS_ISA_EXT_KNCV)
+        return JIT_LEAVE_BLOCK;
+    if (i->zi.address_width == 16 || !segment_unchecked(e, i))
+        kind = JIT_INTERPRET;
+    else if (choose_general(i->zi.mnemonic) && !(choose_general(i->zi.mnemonic) == choose_string))
+        kind = general_kind(e, i);
+    else if (vector_insn(&src) && vector_same(e, i, &src) && can_emit_same(i, e->code_size))
+        kind = JIT_SAME;
+    if (kind != JIT_INTERPRET)
+        return kind;
+    i->vector = i->x87 = i->host_faults = false;
+    return interpreter_ends(e, i) ? JIT_LEAVE_BLOCK : JIT_INTERPRET;
+}
+
+/* Instructions that write all arithmetic flags, whatever their operands. Others that write some are taken to read the rest:
+ * what the manual calls undefined is often "unchanged". */
+static bool kills_flags(const struct jit_insn *i)
+{
+    u32 count = (u32)i->op[1].imm.value.u & (i->zi.operand_width == 64 ? 63 : 31);
+
+    switch (i->zi.mnemonic) {
+    case M(ADD): case M(SUB): case M(CMP): case M(AND): case M(OR): case M(XOR): case M(TEST): case M(NEG): return true;
+    case M(SHL): case M(SHR): case M(SAR): return i->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && count;
+    default: return false;
+    }
+}
+
+/* Shifts and rotates by anything but one bit, by the constant in their opcode. */
+static bool of_undefined(const struct jit_insn *i)
+{
+    switch (i->zi.mnemonic) {
+    case M(SHL): case M(SHR): case M(SAR): case M(ROL): case M(ROR): case M(RCL): case M(RCR): case M(SHLD): case M(SHRD):
+        return (i->zi.opcode & 0xfe) != 0xd0;
+    default: return false;
+    }
+}
+
+static void flags_of(struct jit_insn *i)
+{
+    const ZydisAccessedFlags *f = i->zi.cpu_flags;
+    u32 written = f ? f->modified | f->set_0 | f->set_1 | f->undefined : 0;
+
+    if (i->kind == JIT_JCC) {
+        i->reads_flags = true;
+        return;
+    }
+    if (i->kind != JIT_SAME)
+        return;
+    i->writes_flags = written & FLAGS_ARITH;
+    i->kills_flags = kills_flags(i);
+    i->reads_flags = !i->kills_flags && (i->writes_flags || (f && f->tested & FLAGS_ARITH));
+}
+
+static bool may_leave(const struct jit_insn *i)
+{
+    switch (i->kind) {
+    case JIT_SAME: return i->mem || i->host_faults;
+    case JIT_NOTHING: case JIT_LEA: case JIT_JMP: case JIT_JCC: return false;
+    default: return true;
+    }
+}
+
+static const ZydisDecodedOperand *modrm_memory(const struct jit_insn *i)
+{
+    for (int n = 0; n < i->zi.operand_count; n++)
+        if (i->op[n].type == ZYDIS_OPERAND_TYPE_MEMORY && i->op[n].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+            return &i->op[n];
+    return NULL;
+}
+
+/* One instruction; false: it needs bytes of the next page. An illegal one is the interpreter's. */
+static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, int avail)
+{
+    ZyanStatus status = ZydisDecoderDecodeFull(decoder_for(e->code_size), bytes, (ZyanUSize)avail, &i->zi, i->op);
+
+    i->bytes = bytes;
+    i->mem = NULL;
+    i->reads_flags = i->writes_flags = i->kills_flags = i->host_faults = i->vector = i->x87 = false;
+    if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
+        return false;
+    if (ZYAN_FAILED(status)) {
+        i->zi.length = 1;
+        i->kind = JIT_LEAVE_BLOCK;
+    } else {
+        i->mem = modrm_memory(i);
+        i->kind = (u8)kind_of(e, i);
+    }
+    flags_of(i);
+    i->may_leave = may_leave(i);
+    return true;
+}
+
+static bool ends_block(const struct jit_insn *i)
+{
+    return (i->kind >= JIT_JMP && i->kind <= JIT_RET) || i->kind == JIT_LEAVE_BLOCK;
+}
+
+static void flags_backwards(struct jit_emit *e)
+{
+    bool needed = true;
+
+    for (int n = e->count - 1; n >= 0; n--) {
+        struct jit_insn *i = &e->insn[n];
+
+        needed = i->reads_flags || i->may_leave || (needed && !i->kills_flags);
+        i->flags_needed = needed;
+    }
+    if (e->b->ext) /* the check for them is at the entry, and changes EFLAGS */
+        e->insn[0].flags_needed = true;
+}
+
+int jit_scan(struct jit_emit *e, const u8 *hva)
+{
+    u64 start = (u64)hva & ~PAGE_MASK, at = start;
+
+    ext_save(e->c); /* Zydis */
+    e->b->ext = e->b->alone = e->b->of_undefined = false;
+    for (e->count = 0; e->count < JIT_INSNS_MAX && at < PAGE_SIZE; e->count++) {
+        struct jit_insn *i = &e->insn[e->count];
+
+        if (!scan_insn(e, i, hva + (at - start), (int)MIN(PAGE_SIZE - at, 15)))
+            break;
+        if (e->c->trial && (i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK)) {
+            if (e->count)
+                break;
+            e->b->alone = true;
+        }
+        i->offset = (u16)at;
+        at += i->zi.length;
+        e->b->ext |= i->vector;
+        e->b->of_undefined |= of_undefined(i);
+        if (ends_block(i) || e->b->alone) {
+            e->count++;
+            break;
+        }
+    }
+    e->b->insns = (u16)e->count;
+    e->b->bytes = (u16)(at - start);
+    if (e->count)
+        flags_backwards(e);
+    return e->count;
+}

@@ -1,0 +1,113 @@
+/* The ways into and out of translated code.
+ *
+ *   enter(c, code)   from C: saves what C wants kept, RSP to the vCPU, guest registers to the host's, jumps to `code` with the
+ *                    flags in RAX and in EFLAGS
+ *   exit             from translated code, the flags in vcpu.cc, RIP in s.gpr, a link in T2: back to enter()'s caller
+ *   slow             the same with a site's number in T2: calls jit_slow() and goes on where that says */
+#include "cpu/jit_cache.h"
+#include "cpu/jit_emit.h"
+
+/* ES, CS…: RCX RDX RBX RBP RSI RDI R8 R9 R10 stand in themselves; RAX, RSP and R11 are the host's own business. */
+const s8 jit_host_register[GPR_COUNT] = {
+    [RAX] = X86_R14, [RCX] = X86_RCX, [RDX] = X86_RDX, [RBX] = X86_RBX, [RSP] = X86_R15, [RBP] = X86_RBP,
+    [RSI] = X86_RSI, [RDI] = X86_RDI, [R8] = X86_R8,   [R9] = X86_R9,   [R10] = X86_R10, [R11] = X86_R13,
+    [R12] = JIT_IN_MEMORY, [R13] = JIT_IN_MEMORY, [R14] = JIT_IN_MEMORY, [R15] = JIT_IN_MEMORY, [RIP] = JIT_IN_MEMORY,
+    [RZERO] = JIT_IN_MEMORY,
+};
+
+static const int kept_by_c[] = {X86_RBX, X86_RBP, X86_R12, X86_R13, X86_R14, X86_R15};
+
+static void guest_registers(struct x86_asm *a, u32 op)
+{
+    for (int n = 0; n < 16; n++)
+        if (jit_host_register[n] != JIT_IN_MEMORY)
+            asm_rm(a, op | X86_W, jit_host_register[n], GPR_AT(n));
+}
+
+/* The flags from vcpu.cc to EFLAGS and RAX. */
+static void load_flags(struct x86_asm *a)
+{
+    asm_rm(a, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
+    asm_code(a, 0x04, 0x7f, 0x9e); /* add al, 0x7f; sahf */
+    asm_rm(a, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
+}
+
+static void emit_enter(struct x86_asm *a)
+{
+    for (size_t n = 0; n < ARRAY_SIZE(kept_by_c); n++)
+        asm_push(a, kept_by_c[n]);
+    asm_push(a, X86_RAX); /* keeps the stack aligned for calls */
+    asm_rm(a, X86_STORE | X86_W, X86_RSP, X86_AT(X86_RDI, offsetof(struct vcpu, host_stack)));
+    asm_rr(a, X86_LOAD | X86_W, HOST_VCPU, X86_RDI);
+    asm_rr(a, X86_LOAD | X86_W, T1, X86_RSI);
+    guest_registers(a, X86_LOAD);
+    load_flags(a);
+    asm_rr(a, 0xff, 4, T1); /* jmp */
+}
+
+/* Back to C: the result in RAX. */
+static void emit_leave_c(struct x86_asm *a)
+{
+    asm_rm(a, X86_LOAD | X86_W, X86_RSP, VCPU_AT(host_stack));
+    asm_pop(a, X86_RCX);
+    for (int n = (int)ARRAY_SIZE(kept_by_c) - 1; n >= 0; n--)
+        asm_pop(a, kept_by_c[n]);
+    asm_ret(a);
+}
+
+static void emit_exit(struct x86_asm *a)
+{
+    guest_registers(a, X86_STORE);
+    asm_rr(a, X86_LOAD | X86_W, X86_RAX, T2);
+    emit_leave_c(a);
+}
+
+static void emit_slow_thunk(struct x86_asm *a)
+{
+    u32 leave;
+
+    guest_registers(a, X86_STORE);
+    asm_rr(a, X86_LOAD | X86_W, X86_RDI, HOST_VCPU);
+    asm_rr(a, X86_LOAD, X86_RSI, T2);
+    asm_rr(a, X86_LOAD | X86_W, X86_RBX, HOST_VCPU);
+    asm_rm(a, X86_LOAD | X86_W, X86_RSP, VCPU_AT(host_stack));
+    asm_mov_imm64(a, X86_RAX, (u64)(uintptr_t)jit_slow);
+    asm_rr(a, 0xff, 2, X86_RAX); /* call */
+    asm_rr(a, X86_LOAD | X86_W, HOST_VCPU, X86_RBX);
+    asm_rr(a, 0x85 | X86_W, X86_RAX, X86_RAX); /* test */
+    leave = asm_jcc(a, X86_E, NULL);
+    asm_rr(a, X86_LOAD | X86_W, T1, X86_RAX);
+    guest_registers(a, X86_LOAD);
+    load_flags(a);
+    asm_rr(a, 0xff, 4, T1); /* jmp */
+    asm_link(a, leave, asm_here(a));
+    asm_rr(a, X86_XOR, X86_RAX, X86_RAX);
+    emit_leave_c(a);
+}
+
+void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
+{
+    struct jit *j = c->jit;
+
+    j->enter = asm_here(a);
+    emit_enter(a);
+    j->exit = asm_here(a);
+    emit_exit(a);
+    j->slow = asm_here(a);
+    emit_slow_thunk(a);
+}
+
+const u8 *jit_exit_thunk(const struct jit *j)
+{
+    return j->exit;
+}
+
+const u8 *jit_slow_thunk(const struct jit *j)
+{
+    return j->slow;
+}
+
+struct jit_link *jit_enter(struct vcpu *c, const u8 *code)
+{
+    return ((struct jit_link * (*)(struct vcpu *, const u8 *))(uintptr_t)c->jit->enter)(c, code);
+}
