@@ -3,7 +3,7 @@
  *
  * A model is a chain of feature lists, each adding to the one before: what it must have, and what it takes along if
  * the host has it. The x86-64-v2, v3 and v4 levels are those of the System V ABI for AMD64; everything privileged
- * comes with v2, because the engine implements it whatever the host. The vendor is the host's, since the host's
+ * comes with v2, because our engines implement it whatever the host (KVM may not). The vendor is the host's, since the host's
  * units show their vendor's habits (the approximations of RCPPS, for one).
  *
  * No model shows VMX, SVM, SGX, TSX, CET, AMX, MPX, XSAVES, supervisor protection keys, LA57, performance counters or MONITOR. */
@@ -33,21 +33,21 @@ static const u8 features_pentium[] = {F(VME), F(DE), F(PSE), F(TSC), F(MSR), F(M
 static const u8 features_pentium3[] = {
     F(PAE), F(SEP), F(MTRR), F(PGE), F(MCA), F(CMOV), F(PAT), F(PSE36), F(MMX), F(FXSR), F(SSE), END};
 static const u8 features_core2duo[] = {
-    F(SSE2), F(CLFSH), F(SS), F(SSE3), F(SSSE3), F(CX16), F(SYSCALL), F(NX), F(LM), F(LAHF64), END};
-static const u8 features_v2[] = {
-    F(SSE41), F(SSE42), F(POPCNT), F(HYPERVISOR), F(X2APIC), F(TSC_DEADLINE), F(TSC_ADJUST), F(ARAT),
-    F(INVARIANT_TSC), F(RDTSCP), F(RDPID), F(PDPE1GB), F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP),
-    F(ERMS), F(FSRM), F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO),
-    F(BTC_NO), F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), END};
-static const u8 extras_v1[] = {
-    F(SS), F(SSE3), F(SSSE3), F(CX16), F(LAHF64),
-    F(SSE41), F(SSE42), F(POPCNT), F(HYPERVISOR), F(X2APIC), F(TSC_DEADLINE), F(TSC_ADJUST), F(ARAT),
-    F(INVARIANT_TSC), F(RDTSCP), F(RDPID), F(PDPE1GB), F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP),
-    F(ERMS), F(FSRM), F(PREFETCHW), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO),
-    F(BTC_NO), F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), END};
+    F(SSE2), F(CLFSH), F(SSE3), F(SSSE3), F(CX16), F(SYSCALL), F(NX), F(LM), F(LAHF64), END};
+static const u8 extras_core2duo[] = {F(SS), END};
+/* Beyond the levels of the ABI, which name user instructions only: our own engines have all of it, KVM what the host has. */
+#define SYSTEM_FEATURES \
+    F(HYPERVISOR), F(X2APIC), F(TSC_DEADLINE), F(TSC_ADJUST), F(ARAT), F(INVARIANT_TSC), F(RDTSCP), F(RDPID), F(PDPE1GB), \
+    F(PCID), F(INVPCID), F(FSGSBASE), F(SMEP), F(SMAP), F(UMIP), F(ERMS), F(FSRM), F(PREFETCHW), F(SPEC_CTRL), \
+    F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO), F(BTC_NO), F(LFENCE_SERIALIZING), \
+    F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO)
 static const u8 features_v1[] = {F(SSE2), F(CLFSH), F(SYSCALL), F(NX), F(LM), END};
+static const u8 extras_v1[] = {
+    F(SS), F(SSE3), F(SSSE3), F(CX16), F(LAHF64), F(SSE41), F(SSE42), F(POPCNT), SYSTEM_FEATURES, END};
+static const u8 features_v2[] = {F(SSE41), F(SSE42), F(POPCNT), END};
 static const u8 extras_v2[] = {
-    F(PCLMULQDQ), F(AES), F(RDRAND), F(RDSEED), F(CLFLUSHOPT), F(CLWB), F(FDP_EXCPTN_ONLY), F(ZERO_FCS_FDS), END};
+    F(PCLMULQDQ), F(AES), F(RDRAND), F(RDSEED), F(CLFLUSHOPT), F(CLWB), F(FDP_EXCPTN_ONLY), F(ZERO_FCS_FDS),
+    SYSTEM_FEATURES, END};
 static const u8 features_v3[] = {F(XSAVE), F(AVX), F(AVX2), F(BMI1), F(BMI2), F(F16C), F(FMA), F(ABM), F(MOVBE), END};
 static const u8 extras_v3[] = {F(ADX), F(SHA), F(XSAVEOPT), F(XSAVEC), F(XGETBV1), END};
 static const u8 features_v4[] = {F(AVX512F), F(AVX512BW), F(AVX512CD), F(AVX512DQ), F(AVX512VL), END};
@@ -109,6 +109,7 @@ static const struct cpu_model_def model_core2duo = {
     .what = "Core 2: 64-bit, up to SSSE3",
     .base = &model_pentium3,
     .features = features_core2duo,
+    .extras = extras_core2duo,
     .signature = 0x6fb,
     .max_basic = 4,
     .max_extended = 0x80000008,

@@ -39,6 +39,38 @@ static void unknown_model_lists_all(void **unused)
     assert_non_null(strstr(e.text, "host"));
 }
 
+static void limit_take(struct cpu_model_limit *limit, enum cpu_feature f)
+{
+    limit->features[f / 64] &= ~(1ull << f % 64);
+}
+
+/* An engine that can show less than we implement can still have the levels of the ABI, as long as their instructions are
+ * there. */
+static void limits_cut_models(void **unused)
+{
+    struct cpu_model_limit limit = {.phys_bits = 39};
+    struct cpu_model *m = NULL;
+    struct err e;
+
+    memset(limit.features, 0xff, sizeof(limit.features));
+    limit_take(&limit, FEAT_SS);
+    limit_take(&limit, FEAT_PCID);
+    limit_take(&limit, FEAT_SSB_NO);
+    assert_int_equal(cpu_model_create(&(struct cpu_model_name){"x86-64-v2"}, &limit, &m, &e), 0);
+    assert_int_equal(m->phys_bits, 39);
+    assert_true(model_has(m, FEAT_SSE42));
+    assert_false(model_has(m, FEAT_PCID));
+    assert_false(m->cr4_mask & CR4_PCIDE);
+    cpu_model_free(m);
+    limit_take(&limit, FEAT_SSE42);
+    assert_int_equal(cpu_model_create(&(struct cpu_model_name){"x86-64-v2"}, &limit, &m, &e), -ENOTSUP);
+    assert_non_null(strstr(e.text, "SSE42"));
+    assert_int_equal(cpu_model_create(&(struct cpu_model_name){""}, &limit, &m, &e), 0);
+    assert_string_equal(m->name, "x86-64");
+    assert_false(model_has(m, FEAT_SSE42));
+    cpu_model_free(m);
+}
+
 static void list_one(void *ctx, const char *name, const char *what)
 {
     struct cpu_model_name model;
@@ -263,7 +295,7 @@ static void syscall_bit_is_shown_in_64_bit_mode(void **unused)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(unknown_model_lists_all),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(unknown_model_lists_all), cmocka_unit_test(limits_cut_models),
                                        cmocka_unit_test(listed_models_exist),
                                        cmocka_unit_test(default_is_one_of_the_levels),
                                        cmocka_unit_test(switches_change_the_model),
