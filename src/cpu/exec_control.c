@@ -1,5 +1,6 @@
 /* Control and debug registers and the instructions that command the processor: MOV CR, MOV DR, LMSW, SMSW, CLTS,
- * XSETBV, XGETBV, RDPKRU, WRPKRU, INVLPG, INVPCID, INVD, WBINVD, HLT. SDM vol. 2; vol. 3 §2.5, §4.1.1, §4.10.4, §9.8.5, §17.2. */
+ * XSETBV, XGETBV, RDPKRU, WRPKRU, INVLPG, INVPCID, INVD, WBINVD, HLT. SDM vol. 2; vol. 3 §2.5, §4.1.1, §4.10.4, §9.8.5,
+ * §17.2. */
 #include "cpu/descriptor.h"
 #include "cpu/exec_system.h"
 #include "cpu/lapic.h"

@@ -92,8 +92,8 @@ static void syscall_check(struct vcpu *c)
         raise_ud(c);
 }
 
-/* Both look at TF when they are done: a kernel whose mask clears TF is not stepped into, and a program that is resumed with
- * TF traps before its first instruction. */
+/* Both look at TF when they are done: a kernel whose mask clears TF is not stepped into, and a program that is resumed
+ * with TF traps before its first instruction. */
 static void step_by_new_flags(struct vcpu *c)
 {
     c->s.pending_db &= ~(u64)DR6_BS;
@@ -125,7 +125,8 @@ static void sysret(struct vcpu *c, const struct insn *i)
 
     if (!(c->s.efer & EFER_SCE) || !code64(c))
         raise_ud(c);
-    if (c->s.cpl || (to64 && !canonical(c->s.gpr[RCX]) && !c->group->model->amd)) /* AMD's fault in ring 3, at the fetch */
+    /* AMD's fault in ring 3, at the fetch */
+    if (c->s.cpl || (to64 && !canonical(c->s.gpr[RCX]) && !c->group->model->amd))
         raise_gp0(c);
     c->s.gpr[RIP] = to64 ? c->s.gpr[RCX] : (u32)c->s.gpr[RCX];
     flat_segments_set(c, (u16)((base + (to64 ? 16 : 0)) | 3), (u16)((base + 8) | 3), 3, to64 ? SEG_L : SEG_DB);

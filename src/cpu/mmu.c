@@ -1,9 +1,9 @@
 /* Paging: walks the guest's page tables and fills the TLB. SDM vol. 3 ch. 4.
  *
- * 32-bit paging with PSE-36, PAE, and 4-level paging, with NX, WP, SMEP, SMAP and protection keys. Accessed and dirty bits are set by compare-
- * and-exchange in guest RAM, only for a translation that succeeds; if an entry changed meanwhile, the walk starts again. Left
- * out: 5-level paging and supervisor protection keys, which no CPU model shows. PCIDs are accepted; as the TLB holds one address space, a
- * CR3 load flushes it whatever its bit 63. */
+ * 32-bit paging with PSE-36, PAE, and 4-level paging, with NX, WP, SMEP, SMAP and protection keys. Accessed and dirty
+ * bits are set by compare-and-exchange in guest RAM, only for a translation that succeeds; if an entry changed
+ * meanwhile, the walk starts again. Left out: 5-level paging and supervisor protection keys, which no CPU model shows.
+ * PCIDs are accepted; as the TLB holds one address space, a CR3 load flushes it whatever its bit 63. */
 #include "base/trace.h"
 #include "cpu/access.h"
 #include "cpu/cpuid.h"
@@ -75,7 +75,7 @@ static void walk_leaf(struct walk *w, u64 entry, u64 base, int shift, u64 gva)
 {
     w->dirty = entry & PTE_D;
     w->large = shift > PAGE_SHIFT;
-    w->key = entry >> 59 & 15; /* counts in long mode alone: those are reserved bits in PAE's entries, and not in 32-bit ones */
+    w->key = entry >> 59 & 15; /* counts in long mode alone */
     w->gpa = base | (gva & ((1ull << shift) - 1) & PAGE_MASK);
     w->present = true;
 }
@@ -172,8 +172,8 @@ static void walk_start(struct vcpu *c, struct walk *w, u64 gva)
     w->gpa = address_lines(c, w->gpa);
 }
 
-/* Accesses that the key of a user page forbids, bits 1 << enum mmu_access; SDM vol. 3 §4.6.2. Supervisor writes are forbidden
- * only with CR0.WP. */
+/* Accesses that the key of a user page forbids, bits 1 << enum mmu_access; SDM vol. 3 §4.6.2. Supervisor writes are
+ * forbidden only with CR0.WP. */
 static u32 key_forbids(const struct vcpu *c, const struct walk *w, bool user_mode)
 {
     u32 rights = c->s.pkru >> w->key * 2; /* AD, WD */

@@ -27,7 +27,7 @@ struct i8254_channel {
     u8 latched_status;
     u8 low_byte;     /* the first half of a two-byte count */
     u8 mode, access; /* access: ACCESS_LOW to ACCESS_BOTH */
-    u8 control; /* bits 5 to 0 of the last control word as written, for the status: modes 6 and 7 are 2 and 3 */
+    u8 control; /* bits 5 to 0 of the last control word as written, for the status; modes 6 and 7 are 2 and 3 */
     bool gate;
     bool next_low;   /* mode 3: the new count takes over at the end of the high half, and begins with its low half */
     bool loaded;     /* a count was written since the control word */
@@ -56,7 +56,7 @@ struct i8254_pit {
 #define CHANNEL_FIELDS(c)                                                                                           \
     PIT_STATE(c.start), PIT_STATE(c.next_at), PIT_STATE(c.frozen), PIT_STATE(c.count), PIT_STATE(c.next_count),   \
     PIT_STATE(c.latched), PIT_STATE(c.latched_status), PIT_STATE(c.low_byte), PIT_STATE(c.mode),                     \
-    PIT_STATE(c.access), PIT_STATE(c.control), PIT_STATE(c.gate), PIT_STATE(c.next_low), PIT_STATE(c.loaded),            \
+    PIT_STATE(c.access), PIT_STATE(c.control), PIT_STATE(c.gate), PIT_STATE(c.next_low), PIT_STATE(c.loaded),        \
     PIT_STATE(c.started), PIT_STATE(c.stopped), PIT_STATE(c.write_high), PIT_STATE(c.read_high),                   \
     PIT_STATE(c.count_latched), PIT_STATE(c.status_latched)
 

@@ -1,6 +1,6 @@
-/* ACPI as an operating system meets it: the tables from the root pointer on, and the fixed hardware that they name: the SCI, the
- * power management timer, event and control registers, the SMI command port, the sleep type that does not exist, S5. ACPI 6.4
- * §4.8, §5.2. */
+/* ACPI as an operating system meets it: the tables from the root pointer on, and the fixed hardware that they name:
+ * the SCI, the power management timer, event and control registers, the SMI command port, the sleep type that does not
+ * exist, S5. ACPI 6.4 §4.8, §5.2. */
 #include "chips.h"
 
 enum { EOI = 0xb0 };
@@ -80,7 +80,8 @@ static void fixed_hardware(void)
     event = (u16)at32(fadt + 56);
     control = (u16)at32(fadt + 64);
     timer = (u16)at32(fadt + 76);
-    check(event == pm_base() && control == pm_base() + 4 && timer == pm_base() + 8, "blocks at %x %x %x", event, control, timer);
+    check(event == pm_base() && control == pm_base() + 4 && timer == pm_base() + 8, "blocks at %x %x %x", event,
+          control, timer);
     check(fadt[88] == 4 && fadt[89] == 2 && fadt[91] == 4, "their sizes");
     check(hpet_table && at64(hpet_table + 44) == HPET && at32(hpet_table + 36) == (u32)*(volatile u64 *)HPET,
           "the HPET's address and id: %lx %x", at64(hpet_table + 44), at32(hpet_table + 36));
@@ -193,7 +194,8 @@ static void events(void)
     window();
     check(scis == 2, "cleared, no more: %d", scis);
     outw((u16)(event + 2), 0xffff);
-    check(!(inw((u16)(event + 2)) & ~(RTC | PWRBTN | GBL | 0x201)), "enable bits that exist: %x", inw((u16)(event + 2)));
+    check(!(inw((u16)(event + 2)) & ~(RTC | PWRBTN | GBL | 0x201)), "enable bits that exist: %x",
+          inw((u16)(event + 2)));
     outw((u16)(event + 2), 0);
     check(inl(event) >> 16 == 0 && (inl(event) & 0xffff) == inw(event), "both registers at once: %x", inl(event));
     route(sci, 0x10000, 0);
@@ -204,7 +206,8 @@ static void sleeping(void)
     u16 was = inw(control);
 
     outw(control, (u16)(was | 3 << 10 | SLP_EN));
-    check(!(inw(control) & SLP_EN), "a sleep type that is not offered: it goes on, SLP_EN reads as 0: %x", inw(control));
+    check(!(inw(control) & SLP_EN), "a sleep type that is not offered: it goes on, SLP_EN reads as 0: %x",
+          inw(control));
     check((inw(control) & 7 << 10) == 3 << 10, "SLP_TYP is kept");
     outw(control, was);
     outw(event, 0x8000);

@@ -1,9 +1,18 @@
-/* The local APIC's timer beyond what lapic.c asks: every divisor, changes of mode, mask, vector and divisor while it runs, the
- * reload of the periodic count, TSC deadlines when the TSC is written, illegal vectors, the timer of an APIC disabled by
- * software. SDM vol. 3 §11.5.4. */
+/* The local APIC's timer beyond what lapic.c asks: every divisor, changes of mode, mask, vector and divisor while it
+ * runs, the reload of the periodic count, TSC deadlines when the TSC is written, illegal vectors, the timer of an APIC
+ * disabled by software. SDM vol. 3 §11.5.4. */
 #include "chips.h"
 
-enum { EOI = 0xb0, SVR = 0xf0, ESR = 0x280, IRR = 0x200, LVT_TIMER = 0x320, INITIAL = 0x380, CURRENT = 0x390, DIVIDE = 0x3e0 };
+enum {
+    EOI = 0xb0,
+    SVR = 0xf0,
+    ESR = 0x280,
+    IRR = 0x200,
+    LVT_TIMER = 0x320,
+    INITIAL = 0x380,
+    CURRENT = 0x390,
+    DIVIDE = 0x3e0
+};
 enum { PERIODIC = 0x20000, DEADLINE = 0x40000, MASKED = 0x10000 };
 #define MSR_TSC 0x10
 #define MSR_DEADLINE 0x6e0
@@ -105,7 +114,8 @@ static void running_changes(void)
     a = lapic_read(CURRENT);
     lapic_write(INITIAL, 0x50000000);
     b = lapic_read(CURRENT);
-    check(a <= 0x40000000 && b > 0x40000000 && lapic_read(INITIAL) == 0x50000000, "a new initial count starts over: %x %x", a, b);
+    check(a <= 0x40000000 && b > 0x40000000 && lapic_read(INITIAL) == 0x50000000,
+          "a new initial count starts over: %x %x", a, b);
     lapic_write(CURRENT, 5);
     check(lapic_read(CURRENT) > 0x40000000, "the current count is read-only");
     lapic_write(INITIAL, 0);
@@ -171,7 +181,8 @@ static void deadlines(void)
     lapic_write(LVT_TIMER, DEADLINE | 0x86);
     clear();
     quiet(5);
-    check(counts[0x86] == 0 && lapic_read(CURRENT) == 0, "a running count is disarmed by the deadline mode: %d", counts[0x86]);
+    check(counts[0x86] == 0 && lapic_read(CURRENT) == 0, "a running count is disarmed by the deadline mode: %d",
+          counts[0x86]);
     lapic_write(LVT_TIMER, MASKED);
     if (feature(7, 0, 1, 1))
         wrmsr(0x3b, 0);

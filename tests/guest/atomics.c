@@ -1,6 +1,6 @@
-/* Four processors at one memory: every locked instruction, within a line, across lines and across pages, in sizes 1 to 16; plain
- * stores that must not tear; the store buffer's order; a lock taken by XCHG; MWAIT-less spinning with PAUSE. SDM vol. 3 §8.1,
- * §8.2. */
+/* Four processors at one memory: every locked instruction, within a line, across lines and across pages, in sizes 1 to
+ * 16; plain stores that must not tear; the store buffer's order; a lock taken by XCHG; MWAIT-less spinning with PAUSE.
+ * SDM vol. 3 §8.1, §8.2. */
 #include "guest.h"
 
 #define CPUS 4
@@ -198,14 +198,16 @@ static void work(int cpu)
         adds(cpu, places[n], rounds_at[n]);
         meet(total);
         if (cpu == 0) {
-            check(*places[n] == (u64)total * (u64)(rounds_at[n] / 8) * EIGHT, "sums %s: %lu", place_names[n], *places[n]);
+            check(*places[n] == (u64)total * (u64)(rounds_at[n] / 8) * EIGHT, "sums %s: %lu", place_names[n],
+                  *places[n]);
             clear();
         }
         meet(total);
         bits(cpu, places[n], rounds_at[n]);
         meet(total);
         if (cpu == 0) {
-            check(*places[n] == 0 && !error_count(), "bits %s: %lx, %lu errors", place_names[n], *places[n], error_count());
+            check(*places[n] == 0 && !error_count(), "bits %s: %lx, %lu errors", place_names[n], *places[n],
+                  error_count());
             clear();
             guarded = 0;
         }

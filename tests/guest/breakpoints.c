@@ -1,6 +1,6 @@
-/* Corners of debugging: enable bits, sticky and cleared bits of DR6, lengths and overlaps, string and port instructions, code
- * breakpoints with RF after faults, the blocking by MOV SS followed by INT n, INT3, INT1, SYSCALL or a fault, general detect and
- * RF. SDM vol. 3 ch. 17, §6.8.3. */
+/* Corners of debugging: enable bits, sticky and cleared bits of DR6, lengths and overlaps, string and port
+ * instructions, code breakpoints with RF after faults, the blocking by MOV SS followed by INT n, INT3, INT1, SYSCALL
+ * or a fault, general detect and RF. SDM vol. 3 ch. 17, §6.8.3. */
 #include "guest.h"
 
 #define TF 0x100ul
@@ -135,7 +135,8 @@ static void dr6_bits(void)
     struct frame f = frame_at(store, 0);
     f.rbx = (u64)watched;
     int got = enter(&f);
-    check(got == 1 && dr6_get() & B0 && dr6_get() & BS && !(dr6_get() & B3), "B3 to B0 are replaced, BS sticks: %lx", dr6_get());
+    check(got == 1 && dr6_get() & B0 && dr6_get() & BS && !(dr6_get() & B3), "B3 to B0 are replaced, BS sticks: %lx",
+          dr6_get());
     dr7_set(0x400);
     dr6_set(DR6_INIT);
     on_interrupt(1, on_debug);
@@ -245,8 +246,8 @@ static void resume(void)
     f.r13 = 0x40000000000;
     count = 0;
     dr6_set(DR6_INIT);
-    check(enter(&f) == 3 && count == 1 && faults == 1 && rf_in_frame, "breakpoint, then a page fault, then neither: %d %d", count,
-          faults);
+    check(enter(&f) == 3 && count == 1 && faults == 1 && rf_in_frame,
+          "breakpoint, then a page fault, then neither: %d %d", count, faults);
     on_interrupt(14, 0);
     dr7_set(0x400);
     on_interrupt(1, 0);

@@ -61,8 +61,8 @@ static inline void route(u32 pin, u32 low, u32 dest)
     ioapic_write(0x10 + pin * 2, low);
 }
 
-/* Checks that a busy host upsets, as it may stop this program for longer than a counter takes to go round: `fn` has its checks
- * in hold() and runs until all of them hold; only the last of its attempts is printed check by check. */
+/* Checks that a busy host upsets, as it may stop this program for longer than a counter takes to go round: `fn` has
+ * its checks in hold() and runs until all of them hold; only the last of its attempts is printed check by check. */
 #define ATTEMPTS 20
 extern bool attempt_failed, attempt_last;
 #define hold(ok, ...)                                                                                                  \

@@ -1,5 +1,6 @@
-/* Corners of SYSCALL, SYSRET, SYSENTER and SYSEXIT in long mode: single steps over them, every flag masked, selectors that no
- * table holds, compatibility mode, ring 0 callers. What they do as such is in sysregs.c. SDM vol. 2, vol. 3 §5.8.7, §5.8.8. */
+/* Corners of SYSCALL, SYSRET, SYSENTER and SYSEXIT in long mode: single steps over them, every flag masked, selectors
+ * that no table holds, compatibility mode, ring 0 callers. What they do as such is in sysregs.c. SDM vol. 2, vol. 3
+ * §5.8.7, §5.8.8. */
 #include "guest.h"
 
 #define MSR_EFER 0xc0000080u
@@ -26,8 +27,8 @@ CODE(64, do_sysexitq, ".byte 0x48; sysexit");
 static u8 stack[4096] __attribute__((aligned(16)));
 static bool is_intel;
 
-/* A selector list that the fast calls like: 60 kernel code, 68 kernel data, 70 user code 32, 78 user data, 80 user code 64,
- * 88 user data again. */
+/* A selector list that the fast calls like: 60 kernel code, 68 kernel data, 70 user code 32, 78 user data, 80 user
+ * code 64, 88 user data again. */
 enum { FAST = 0x60 };
 static void setup(void)
 {
@@ -61,8 +62,8 @@ static void steps(void)
     check(enter(&f) == 3 && caught.cs == FAST && caught.r11 & TF && !(caught.rbp & TF),
           "SYSCALL with TF, which the mask clears: no step in the kernel: vector %lu", caught.vector);
     wrmsr(MSR_SFMASK, 0x600);
-    check(enter(&f) == 1 && caught.cs == FAST && caught.rip == (u64)kernel, "not masked: a step at its target: vector %lu",
-          caught.vector);
+    check(enter(&f) == 1 && caught.cs == FAST && caught.rip == (u64)kernel,
+          "not masked: a step at its target: vector %lu", caught.vector);
     wrmsr(MSR_SFMASK, 0x700);
     f = frame_at(do_sysretq, 0);
     f.rcx = (u64)user;
@@ -137,7 +138,8 @@ static void compatibility(void)
         return;
     f = frame_at(do_sysenter32, 3);
     f.cs = USER32;
-    check(enter(&f) == 3 && caught.cs == FAST && caught.rip == (u64)kernel_end && caught.rsp == (u64)stack + sizeof(stack) - 64,
+    check(enter(&f) == 3 && caught.cs == FAST && caught.rip == (u64)kernel_end &&
+              caught.rsp == (u64)stack + sizeof(stack) - 64,
           "SYSENTER in compatibility mode goes to 64-bit code: CS %lx", caught.cs);
     wrmsr(MSR_SYSENTER_CS, FAST | 3);
     check(enter(&f) == 3 && caught.cs == FAST, "its RPL does not count: CS %lx", caught.cs);

@@ -1,6 +1,6 @@
-/* Interrupt, trap and 16-bit gates in protected mode: what they do to the flags and the stack, rights and targets that they
- * refuse, inner stacks and everything that can be wrong with them, pairs with #TS that make double faults. The inner ring is 1,
- * so that ring 0's stack is left to report. SDM vol. 3 §6.11, §6.12, §6.13, §6.15; vol. 2 INT n. */
+/* Interrupt, trap and 16-bit gates in protected mode: what they do to the flags and the stack, rights and targets that
+ * they refuse, inner stacks and everything that can be wrong with them, pairs with #TS that make double faults. The
+ * inner ring is 1, so that ring 0's stack is left to report. SDM vol. 3 §6.11, §6.12, §6.13, §6.15; vol. 2 INT n. */
 #include "guest32.h"
 
 enum {
@@ -13,7 +13,9 @@ enum { TF = 0x100, IF = 0x200, NT = 0x4000, RF = 0x10000 };
 CODE(32, software, "int $0x90; int3");
 CODE(32, undefined, "ud2");
 CODE(32, protection, "mov $0xfff8, %eax; mov %eax, %es; int3");
-CODE(32, at_32, "pushf; pop %eax; mov %cs, %ebx; mov %ss, %ecx; mov %esp, %edx; mov %ss:(%esp), %esi; mov %ss:4(%esp), %edi; int3");
+CODE(
+    32, at_32,
+    "pushf; pop %eax; mov %cs, %ebx; mov %ss, %ecx; mov %esp, %edx; mov %ss:(%esp), %esi; mov %ss:4(%esp), %edi; int3");
 CODE(16, at_16, "pushfl; popl %eax; mov %cs, %ebx; mov %ss, %ecx; mov %esp, %edx; mov %ss:(%esp), %esi; int3");
 CODE(32, inner, "mov %ss:(%esp), %eax; mov %ss:4(%esp), %ebx; mov %ss:8(%esp), %ecx; mov %ss:12(%esp), %edx;"
                 "mov %ss:16(%esp), %esi; mov %esp, %edi; mov %cs, %ebp; int3");
@@ -25,8 +27,8 @@ static void expect(const char *name, const struct frame *f, int vector, u32 erro
 {
     int got = enter(f);
 
-    check(got == vector && caught.error == error, "%s: vector %d error %x (expected %d, %x)", name, got, caught.error, vector,
-          error);
+    check(got == vector && caught.error == error, "%s: vector %d error %x (expected %d, %x)", name, got, caught.error,
+          vector, error);
 }
 
 static void gate_set(int v, u16 sel, const void *target, u8 access)
@@ -66,10 +68,11 @@ static void flags(void)
         expect(types[n].name, &f, 3, 0);
         check(!!(caught.eax & IF) == !types[n].clears_if && !(caught.eax & (TF | NT | RF)), "flags %x", caught.eax);
         if (wide)
-            check(caught.edx == f.esp - 12 && caught.esi == (u32)software + 2 && caught.edi == CODE32, "frame of doublewords at %x",
-                  caught.edx);
+            check(caught.edx == f.esp - 12 && caught.esi == (u32)software + 2 && caught.edi == CODE32,
+                  "frame of doublewords at %x", caught.edx);
         else
-            check(caught.edx == f.esp - 6 && (caught.esi & 0xffff) == (((u32)software + 2) & 0xffff) && caught.esi >> 16 == CODE32,
+            check(caught.edx == f.esp - 6 && (caught.esi & 0xffff) == (((u32)software + 2) & 0xffff) &&
+                      caught.esi >> 16 == CODE32,
                   "frame of words at %x", caught.edx);
     }
     gdt_set(SHORT_CODE, 0, 0xfff, 0x9b, 4);
@@ -116,7 +119,8 @@ static void rights(void)
     expect("a code segment in the IDT", &kernel, 13, 0x90 * 8 + 2);
     gate_set(0x90, CONFORMING, at_32, INT32 | DPL3);
     expect("conforming code from ring 3", &user, 3, 0);
-    check((caught.ebx & 0xffff) == (CONFORMING | 3) && (caught.ecx & 0xffff) == USER_DATA && caught.edx == user.esp - 12,
+    check((caught.ebx & 0xffff) == (CONFORMING | 3) && (caught.ecx & 0xffff) == USER_DATA &&
+              caught.edx == user.esp - 12,
           "stays in ring 3 on its stack: CS %x SS %x", caught.ebx, caught.ecx);
 }
 
@@ -128,14 +132,15 @@ static void inner_stacks(void)
     gate_set(0x90, RING1_CODE, inner, INT32 | DPL3);
     f.eflags |= IF | 1;
     expect("from ring 3 to ring 1", &f, 3, 0);
-    check(caught.eax == (u32)software + 2 && (caught.ebx & 0xffff) == USER_CODE && caught.ecx == f.eflags && caught.edx == f.esp &&
-              (caught.esi & 0xffff) == USER_DATA && caught.edi == esp - 20 && (caught.ebp & 0xffff) == (RING1_CODE | 1),
+    check(caught.eax == (u32)software + 2 && (caught.ebx & 0xffff) == USER_CODE && caught.ecx == f.eflags &&
+              caught.edx == f.esp && (caught.esi & 0xffff) == USER_DATA && caught.edi == esp - 20 &&
+              (caught.ebp & 0xffff) == (RING1_CODE | 1),
           "frame %x %x %x %x %x at %x", caught.eax, caught.ebx, caught.ecx, caught.edx, caught.esi, caught.edi);
     gate_set(13, RING1_CODE, inner_error, INT32);
     f = frame_at(protection, 3);
     expect("an exception with its error code", &f, 3, 0);
-    check(caught.eax == 0xfff8 && caught.ebx == (u32)protection + 5 && caught.edi == esp - 24, "error %x EIP %x", caught.eax,
-          caught.ebx);
+    check(caught.eax == 0xfff8 && caught.ebx == (u32)protection + 5 && caught.edi == esp - 24, "error %x EIP %x",
+          caught.eax, caught.ebx);
     gate_set(13, CODE32, (void *)vector_table[13], INT32);
     f = frame_at(software, 3);
     tss.ss1 = 0;

@@ -1,5 +1,6 @@
-/* The HPET: main counter, comparators of 32 and 64 bits, one-shot and periodic, edge and level, legacy replacement of both
- * sources, routing to the I/O APIC's pins, what is read-only, accesses of half a register. IA-PC HPET specification 1.0a. */
+/* The HPET: main counter, comparators of 32 and 64 bits, one-shot and periodic, edge and level, legacy replacement of
+ * both sources, routing to the I/O APIC's pins, what is read-only, accesses of half a register. IA-PC HPET
+ * specification 1.0a. */
 #include "chips.h"
 
 enum { ID = 0, CONFIG = 0x10, STATUS = 0x20, COUNTER = 0xf0 };
@@ -57,8 +58,8 @@ static void registers(void)
     set(CFG(0), 1 | 0xffff0000ul);
     check(!(get(CFG(0)) & 1) && get(CFG(0)) >> 32 == was >> 32, "reserved and capability bits stay: %lx", get(CFG(0)));
     set(CFG(2), 0x3e00);
-    check(get(CFG(2)) >> 9 & 31 ? get(CFG(2)) >> 32 >> (get(CFG(2)) >> 9 & 31) & 1 : true, "no route that does not exist: %lx",
-          get(CFG(2)));
+    check(get(CFG(2)) >> 9 & 31 ? get(CFG(2)) >> 32 >> (get(CFG(2)) >> 9 & 31) & 1 : true,
+          "no route that does not exist: %lx", get(CFG(2)));
     set(CFG(1), MODE_32);
     set(CMP(1), 0x1234567887654321);
     check(get(CMP(1)) == 0x87654321, "32-bit mode cuts the comparator: %lx", get(CMP(1)));

@@ -1,11 +1,21 @@
-/* The I/O APIC beyond what interrupts.c asks, with two processors: destinations, lowest priority, EOI by its own register, remote
- * IRR and changes of the trigger mode, edges while masked, the TMR, accesses of its registers. Sources: the PIT at pin 2
- * (edges), COM1 at pin 4 (a level that IER bit 1 switches; nothing is printed meanwhile). Data sheet of the 82093AA, SDM vol. 3
- * §11.8.4. */
+/* The I/O APIC beyond what interrupts.c asks, with two processors: destinations, lowest priority, EOI by its own
+ * register, remote IRR and changes of the trigger mode, edges while masked, the TMR, accesses of its registers.
+ * Sources: the PIT at pin 2 (edges), COM1 at pin 4 (a level that IER bit 1 switches; nothing is printed meanwhile).
+ * Data sheet of the 82093AA, SDM vol. 3 §11.8.4. */
 #include "chips.h"
 
-enum { EOI = 0xb0, TPR = 0x80, LDR = 0xd0, TMR = 0x180, LEVEL = 0x8000, MASKED = 0x10000, REMOTE_IRR = 0x4000, LOGICAL = 0x800,
-       LOWEST = 0x100, POLARITY_LOW = 0x2000 };
+enum {
+    EOI = 0xb0,
+    TPR = 0x80,
+    LDR = 0xd0,
+    TMR = 0x180,
+    LEVEL = 0x8000,
+    MASKED = 0x10000,
+    REMOTE_IRR = 0x4000,
+    LOGICAL = 0x800,
+    LOWEST = 0x100,
+    POLARITY_LOW = 0x2000
+};
 
 static volatile int hits[2], ready, jobs;
 static volatile u32 tpr_wanted;
@@ -147,8 +157,8 @@ static void levels(void)
     *(volatile u32 *)(IOAPIC + 0x40) = 0x63;
     after = ioapic_read(0x18);
     lapic_write(EOI, 0);
-    check(during & REMOTE_IRR && !(after & REMOTE_IRR), "EOI of another vector does nothing, of this clears it: %x %x", during,
-          after);
+    check(during & REMOTE_IRR && !(after & REMOTE_IRR), "EOI of another vector does nothing, of this clears it: %x %x",
+          during, after);
     com1(true);
     settle();
     com1(false);
@@ -157,7 +167,8 @@ static void levels(void)
     ioapic_write(0x18, 0x63 | MASKED | LEVEL);
     after = ioapic_read(0x18);
     lapic_write(EOI, 0);
-    check(during & REMOTE_IRR && !(after & REMOTE_IRR), "a change to edge and back clears it too: %x %x", during, after);
+    check(during & REMOTE_IRR && !(after & REMOTE_IRR), "a change to edge and back clears it too: %x %x", during,
+          after);
     no_eoi = false;
     drop_level = true;
     route(4, 0x63 | LEVEL | POLARITY_LOW, 0);
@@ -168,7 +179,8 @@ static void levels(void)
     com1(true);
     settle();
     settle();
-    check(hits[1] == 1 && !hits[0] && !(ioapic_read(0x18) & REMOTE_IRR), "the other processor's EOI counts as well: %d", hits[1]);
+    check(hits[1] == 1 && !hits[0] && !(ioapic_read(0x18) & REMOTE_IRR), "the other processor's EOI counts as well: %d",
+          hits[1]);
     route(4, MASKED, 0);
     drop_level = false;
 }

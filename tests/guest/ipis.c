@@ -1,9 +1,19 @@
-/* Interrupts between processors: physical and logical destinations, flat and cluster models, broadcasts, shorthands, lowest
- * priority, NMI, INIT and start-up; the same in x2APIC mode. SDM vol. 3 §11.6, §11.12, §9.4. */
+/* Interrupts between processors: physical and logical destinations, flat and cluster models, broadcasts, shorthands,
+ * lowest priority, NMI, INIT and start-up; the same in x2APIC mode. SDM vol. 3 §11.6, §11.12, §9.4. */
 #include "guest.h"
 
 #define CPUS 4
-enum { ID = 0x20, TPR = 0x80, EOI = 0xb0, LDR = 0xd0, DFR = 0xe0, SVR = 0xf0, ESR = 0x280, ICR = 0x300, ICR_HIGH = 0x310 };
+enum {
+    ID = 0x20,
+    TPR = 0x80,
+    EOI = 0xb0,
+    LDR = 0xd0,
+    DFR = 0xe0,
+    SVR = 0xf0,
+    ESR = 0x280,
+    ICR = 0x300,
+    ICR_HIGH = 0x310
+};
 enum { MSR_APIC_BASE = 0x1b, X2 = 0x800 };
 enum { LOGICAL = 0x800, LOWEST = 0x100, NMI = 0x400, INIT = 0x500, STARTUP = 0x600, ASSERT = 0x4000, LEVEL = 0x8000 };
 enum { SELF = 0x40000, ALL = 0x80000, OTHERS = 0xc0000 };
@@ -206,7 +216,8 @@ static void lowest_case(const char *name, u32 t0, u32 t1, u32 t2, u32 t3, u32 de
     wait_until(one_came);
     on_all(nothing);
     asm volatile("cli");
-    check(total(hits) == 1 && (mask_of(hits) & ~allowed) == 0, "lowest priority, %s: processors %x", name, mask_of(hits));
+    check(total(hits) == 1 && (mask_of(hits) & ~allowed) == 0, "lowest priority, %s: processors %x", name,
+          mask_of(hits));
 }
 
 static void lowest(void)
@@ -248,8 +259,9 @@ static void send_errors(void)
 }
 
 /* Where a processor comes out of INIT: notes some registers, counts, halts. */
-CODE(16, start16, "mov %edx, %cs:0x100; mov %eax, %cs:0x104; mov %cs, %cs:0x108; mov %cr0, %eax; mov %eax, %cs:0x10c;"
-                  "mov %esp, %cs:0x110; mov %ds, %cs:0x114; pushfl; popl %cs:0x118; lock incl %cs:0x11c; 1: hlt; jmp 1b");
+CODE(16, start16,
+     "mov %edx, %cs:0x100; mov %eax, %cs:0x104; mov %cs, %cs:0x108; mov %cr0, %eax; mov %eax, %cs:0x10c;"
+     "mov %esp, %cs:0x110; mov %ds, %cs:0x114; pushfl; popl %cs:0x118; lock incl %cs:0x11c; 1: hlt; jmp 1b");
 struct start_notes {
     u32 edx, eax, cs, cr0, esp, ds, eflags, count;
 };

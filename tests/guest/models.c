@@ -1,6 +1,7 @@
-/* What a CPU model says of itself, and whether it holds together: CPUID's leaves among each other, features and those that they
- * stand on, control register bits and MSRs that come and go with features, reserved bits of MSRs, every MSR number of the usual
- * ranges read. Built for 64-bit and for 32-bit mode, and run as every model. SDM vol. 2 CPUID, vol. 4 ch. 2. */
+/* What a CPU model says of itself, and whether it holds together: CPUID's leaves among each other, features and those
+ * that they stand on, control register bits and MSRs that come and go with features, reserved bits of MSRs, every MSR
+ * number of the usual ranges read. Built for 64-bit and for 32-bit mode, and run as every model. SDM vol. 2 CPUID,
+ * vol. 4 ch. 2. */
 #ifdef __x86_64__
 #include "guest.h"
 typedef u64 word;
@@ -63,7 +64,8 @@ static void leaves(void)
     if (intel) {
         cpuid(max, 0, a);
         cpuid(max + 1, 0, b);
-        check(a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3], "beyond the last basic leaf comes that leaf again");
+        check(a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3],
+              "beyond the last basic leaf comes that leaf again");
     }
     if (ext >> 31 && ext >= 0x80000004)
         check(text_printable(0x80000002, 3), "the brand is text");
@@ -155,7 +157,8 @@ static void dependencies(void)
 
     for (u32 n = 0; n < sizeof(stands_on) / sizeof(stands_on[0]); n++) {
         bool has = feature(stands_on[n].leaf, stands_on[n].sub, (int)stands_on[n].reg, (int)stands_on[n].bit);
-        bool on = feature(stands_on[n].on_leaf, stands_on[n].on_sub, (int)stands_on[n].on_reg, (int)stands_on[n].on_bit);
+        bool on =
+            feature(stands_on[n].on_leaf, stands_on[n].on_sub, (int)stands_on[n].on_reg, (int)stands_on[n].on_bit);
 
         if (has && !on) {
             broken++;
@@ -255,8 +258,12 @@ static bool spared(u32 msr)
 
 static void msr_ranges(void)
 {
-    static const u32 ranges[][2] = {{0, 0x2000}, {0xc0000000, 0xc0002000}, {0xc0010000, 0xc0012000}, {0x40000000, 0x40000200},
-                                    {0x4b564d00, 0x4b564d10}, {0xfffffff0, 0xffffffff}};
+    static const u32 ranges[][2] = {{0, 0x2000},
+                                    {0xc0000000, 0xc0002000},
+                                    {0xc0010000, 0xc0012000},
+                                    {0x40000000, 0x40000200},
+                                    {0x4b564d00, 0x4b564d10},
+                                    {0xfffffff0, 0xffffffff}};
     u32 found = 0, odd = 0, changed = 0;
 
     for (u32 r = 0; r < sizeof(ranges) / sizeof(ranges[0]); r++)
@@ -295,13 +302,15 @@ static void msr_reserved(void)
         check((value & 0xff) >= 1 && (value & 0xff) <= 10, "%u variable ranges", (u32)value & 0xff);
         u32 count = (u32)value & 0xff;
         check(rd(0x200 + count * 2) == 13, "and no more");
-        check(wr(0x200, 2) == 13 && wr(0x200, 0x806) == 13 && wr(0x200, 6 | 1ull << bits) == 13 && wr(0x200, 0x1006) == -1,
+        check(wr(0x200, 2) == 13 && wr(0x200, 0x806) == 13 && wr(0x200, 6 | 1ull << bits) == 13 &&
+                  wr(0x200, 0x1006) == -1,
               "PHYSBASE: types and address bits");
         check(wr(0x201, 0x400) == 13 && wr(0x201, 1ull << bits) == 13 && wr(0x201, 0) == -1, "PHYSMASK: reserved bits");
         wr(0x200, 0);
         rd(0x2ff);
         u64 was = value;
-        check(wr(0x2ff, was | 0x100) == 13 && wr(0x2ff, (was & ~0xffull) | 2) == 13 && wr(0x2ff, was | 1ull << 40) == 13,
+        check(wr(0x2ff, was | 0x100) == 13 && wr(0x2ff, (was & ~0xffull) | 2) == 13 &&
+                  wr(0x2ff, was | 1ull << 40) == 13,
               "DEF_TYPE: reserved bits and types");
         check(wr(0x250, 0x0202020202020202) == 13 && wr(0x26f, 7) == 13, "fixed ranges: types");
         check(wr(0xfe, 0x508) == 13, "MTRRCAP is read-only");
@@ -321,7 +330,8 @@ static void msr_reserved(void)
         check((wr(0xc0000080, was | 0x800) == -1) == feature(0x80000001, 0, EDX, 20), "EFER.NXE and its feature");
         wr(0xc0000080, was);
     } else {
-        check(!feature(0x80000001, 0, EDX, 29) && !feature(0x80000001, 0, EDX, 20), "no EFER: neither long mode nor NX");
+        check(!feature(0x80000001, 0, EDX, 29) && !feature(0x80000001, 0, EDX, 20),
+              "no EFER: neither long mode nor NX");
     }
 }
 

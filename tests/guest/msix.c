@@ -1,13 +1,20 @@
-/* MSI-X of a PCI device, the virtio random number generator, whose queue interrupts whenever it is asked for bytes: entry and
- * function masks and their pending bits, what a message's address and data mean, accesses of the table in all sizes; and its
- * pin instead, while MSI-X is off: level, remote IRR, interrupt disable and status bits. PCI 3.0 §6.8, §6.2; SDM vol. 3
- * §11.11; virtio 1.1 §4.1, §2.6. */
+/* MSI-X of a PCI device, the virtio random number generator, whose queue interrupts whenever it is asked for bytes:
+ * entry and function masks and their pending bits, what a message's address and data mean, accesses of the table in
+ * all sizes; and its pin instead, while MSI-X is off: level, remote IRR, interrupt disable and status bits. PCI 3.0
+ * §6.8, §6.2; SDM vol. 3 §11.11; virtio 1.1 §4.1, §2.6. */
 #include "guest.h"
 
 #define IOAPIC 0xfec00000ul
 #define VIRTIO_RNG 0x10441af4u
 enum { CAP_VENDOR = 9, CAP_MSIX = 0x11, COMMON_CFG = 1, NOTIFY_CFG = 2, ISR_CFG = 3 };
-enum { COMMAND = 4, COMMAND_MASTER = 4, COMMAND_NO_INTX = 0x400, STATUS_INTX = 0x80000, MSIX_ON = 1u << 31, MSIX_MASK = 1u << 30 };
+enum {
+    COMMAND = 4,
+    COMMAND_MASTER = 4,
+    COMMAND_NO_INTX = 0x400,
+    STATUS_INTX = 0x80000,
+    MSIX_ON = 1u << 31,
+    MSIX_MASK = 1u << 30
+};
 enum { EOI = 0xb0, VECTOR = 0x71, QUEUE_SIZE = 8 };
 
 static u32 slot, msix_cap;
@@ -153,8 +160,8 @@ static void expect(const char *name, int messages, int vector)
 
     count = last = 0;
     done = request();
-    check(done && count == messages && (!messages || last == vector), "%s: %d, vector %x (expected %d, %x)%s", name, count, last,
-          messages, vector, done ? "" : ": no answer");
+    check(done && count == messages && (!messages || last == vector), "%s: %d, vector %x (expected %d, %x)%s", name,
+          count, last, messages, vector, done ? "" : ": no answer");
 }
 
 static void msix_control(u32 bits)

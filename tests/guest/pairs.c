@@ -1,7 +1,7 @@
-/* An exception while another is being delivered: which pairs make a double fault, and what is reported for those that do not:
- * vector, error code with EXT, return address, CR2. All ways in which delivery fails: gates absent, of a wrong type, beyond the
- * limit, in an absent page, with a bad target; stacks absent or not canonical. SDM vol. 3 §6.13, §6.15 (interrupt 8), tables
- * 6-4 and 6-5. */
+/* An exception while another is being delivered: which pairs make a double fault, and what is reported for those that
+ * do not: vector, error code with EXT, return address, CR2. All ways in which delivery fails: gates absent, of a wrong
+ * type, beyond the limit, in an absent page, with a bad target; stacks absent or not canonical. SDM vol. 3 §6.13,
+ * §6.15 (interrupt 8), tables 6-4 and 6-5. */
 #include "guest.h"
 
 CODE(64, ud, "ud2");
@@ -24,18 +24,30 @@ static const struct first {
     enum kind kind;
     bool external; /* EXT in the error codes of what follows */
 } firsts[] = {
-    {"#DE", de, 0, 2, CONTRIBUTORY, true},  {"#DB by INT1", db, 1, 0, BENIGN, true}, {"#BP", bp, 3, 0, BENIGN, false},
-    {"#UD", ud, 6, 0, BENIGN, true},        {"#NM", nm, 7, 0, BENIGN, true},         {"#NP", np, 11, 5, CONTRIBUTORY, true},
-    {"#SS", ss, 12, 0, CONTRIBUTORY, true}, {"#GP", gp, 13, 0, CONTRIBUTORY, true},  {"#PF", pf, 14, 0, PAGE, true},
-    {"INT 90", software, 0x90, 0, BENIGN, false}, {"#MF", mf, 16, 6, BENIGN, true},
+    {"#DE", de, 0, 2, CONTRIBUTORY, true},  {"#DB by INT1", db, 1, 0, BENIGN, true},
+    {"#BP", bp, 3, 0, BENIGN, false},       {"#UD", ud, 6, 0, BENIGN, true},
+    {"#NM", nm, 7, 0, BENIGN, true},        {"#NP", np, 11, 5, CONTRIBUTORY, true},
+    {"#SS", ss, 12, 0, CONTRIBUTORY, true}, {"#GP", gp, 13, 0, CONTRIBUTORY, true},
+    {"#PF", pf, 14, 0, PAGE, true},         {"INT 90", software, 0x90, 0, BENIGN, false},
+    {"#MF", mf, 16, 6, BENIGN, true},
 };
 #define BAD_ADDRESS 0x800000000000ul
 #define ABSENT 0x123456789000ul
 
-enum failure { NOT_PRESENT, WRONG_TYPE, NULL_TARGET, DATA_TARGET, BAD_STACK, ABSENT_STACK, ABSENT_GATE, BEYOND_LIMIT, FAILURES };
-static const char *const failure_names[] = {"gate not present", "gate of a wrong type", "gate to no segment",
-                                            "gate to data", "stack not canonical", "stack absent", "gate in an absent page",
-                                            "gate beyond the limit"};
+enum failure {
+    NOT_PRESENT,
+    WRONG_TYPE,
+    NULL_TARGET,
+    DATA_TARGET,
+    BAD_STACK,
+    ABSENT_STACK,
+    ABSENT_GATE,
+    BEYOND_LIMIT,
+    FAILURES
+};
+static const char *const failure_names[] = {"gate not present",       "gate of a wrong type", "gate to no segment",
+                                            "gate to data",           "stack not canonical",  "stack absent",
+                                            "gate in an absent page", "gate beyond the limit"};
 
 /* The library's table is used but for the last two failures, which need one of their own. */
 static struct {
@@ -121,13 +133,13 @@ static void pair(const struct first *f, enum failure how)
     asm volatile("clts; fnclex");
     gates_restore();
     if (both)
-        check(got == 8 && caught.error == 0, "%s, %s: double fault: vector %d error %lx", f->name, failure_names[how], got,
-              caught.error);
+        check(got == 8 && caught.error == 0, "%s, %s: double fault: vector %d error %lx", f->name, failure_names[how],
+              got, caught.error);
     else
         check(got == second && caught.error == error && caught.rip == rip &&
                   (how != ABSENT_STACK || within(caught_cr2, ABSENT, 4096)),
-              "%s, %s: vector %d error %lx at +%lx (expected %d, %lx, +%d)", f->name, failure_names[how], got, caught.error,
-              caught.rip - (u64)f->code, second, error, f->rip);
+              "%s, %s: vector %d error %lx at +%lx (expected %d, %lx, +%d)", f->name, failure_names[how], got,
+              caught.error, caught.rip - (u64)f->code, second, error, f->rip);
 }
 
 /* An IDT whose first 128 bytes (vectors 0 to 7) lie in an absent page; and one that ends before vector 90. */
@@ -149,8 +161,8 @@ static void tables(void)
     check(enter(&start) == 14 && caught.error == 0 && caught_cr2 == idtr.base + 6 * 16 && caught.rip == (u64)ud,
           "#UD, gate in an absent page: vector %lu error %lx CR2 %lx", caught.vector, caught.error, caught_cr2);
     start = frame_at(de, 0);
-    check(enter(&start) == 14 && caught.error == 0 && caught_cr2 == idtr.base, "#DE then #PF is no double fault: vector %lu",
-          caught.vector);
+    check(enter(&start) == 14 && caught.error == 0 && caught_cr2 == idtr.base,
+          "#DE then #PF is no double fault: vector %lu", caught.vector);
     idtr.limit = 0x90 * 16 - 1;
     asm volatile("lidt %0" : : "m"(idtr));
     start = frame_at(software, 0);
@@ -169,7 +181,8 @@ static void privileges(void)
     struct frame f = frame_at(software, 3);
 
     user_text_allow(true);
-    check(enter(&f) == 13 && caught.error == 0x90 * 8 + 2 && caught.rip == (u64)software, "INT 90 in ring 3 through DPL 0");
+    check(enter(&f) == 13 && caught.error == 0x90 * 8 + 2 && caught.rip == (u64)software,
+          "INT 90 in ring 3 through DPL 0");
     idt[0x90].low &= ~(1ul << 47);
     check(enter(&f) == 13 && caught.error == 0x90 * 8 + 2, "and absent: still #GP");
     idt[0x90].low |= 3ul << 45;

@@ -1,6 +1,7 @@
-/* Process-context identifiers: what must be gone from the TLB after MOV to CR3, INVPCID of every type, INVLPG and changes of
- * CR4, in the current address space and in others, for global pages and others; what INVPCID and MOV to CR3 refuse. A
- * processor may always forget more than it must, so nothing here asks whether an entry stayed. SDM vol. 3 §4.10, vol. 2. */
+/* Process-context identifiers: what must be gone from the TLB after MOV to CR3, INVPCID of every type, INVLPG and
+ * changes of CR4, in the current address space and in others, for global pages and others; what INVPCID and MOV to CR3
+ * refuse. A processor may always forget more than it must, so nothing here asks whether an entry stayed. SDM vol. 3
+ * §4.10, vol. 2. */
 #include "guest.h"
 
 enum { EAX, EBX, ECX, EDX };

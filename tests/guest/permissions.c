@@ -1,8 +1,8 @@
-/* Rights in 4-level paging, case by random case against the manual's rules (permissions.h): pages of 4 KiB, 2 MiB and 1 GiB;
- * P, R/W, U/S, NX, reserved bits and protection keys at every level; CR0.WP, SMEP, SMAP with and without AC, EFER.NXE, PKRU;
- * reads, writes and fetches of both privileges. Error code, CR2, accessed and dirty flags are compared; each case accesses
- * twice with nothing invalidated between. Then implicit supervisor accesses, which no program makes by address. SDM vol. 3
- * ch. 4. */
+/* Rights in 4-level paging, case by random case against the manual's rules (permissions.h): pages of 4 KiB, 2 MiB and
+ * 1 GiB; P, R/W, U/S, NX, reserved bits and protection keys at every level; CR0.WP, SMEP, SMAP with and without AC,
+ * EFER.NXE, PKRU; reads, writes and fetches of both privileges. Error code, CR2, accessed and dirty flags are
+ * compared; each case accesses twice with nothing invalidated between. Then implicit supervisor accesses, which no
+ * program makes by address. SDM vol. 3 ch. 4. */
 #include "guest.h"
 #include "permissions.h"
 
@@ -67,7 +67,8 @@ static u64 entry_random(int level, int leaf, u64 *reserved)
     u64 e = address | ignored | (random64() & (ENTRY_A | ENTRY_D | 0x7800000000000000));
 
     *reserved = (0x000ffffffffff000ul & ~((1ul << phys_bits) - 1)) | (rdmsr(EFER) & 0x800 ? 0 : ENTRY_NX);
-    e |= (one_in(24) ? 0 : ENTRY_P) | (one_in(4) ? 0 : ENTRY_W) | (one_in(4) ? 0 : ENTRY_U) | (one_in(5) ? ENTRY_NX : 0);
+    e |=
+        (one_in(24) ? 0 : ENTRY_P) | (one_in(4) ? 0 : ENTRY_W) | (one_in(4) ? 0 : ENTRY_U) | (one_in(5) ? ENTRY_NX : 0);
     if (level == leaf && leaf < 3)
         e |= PTE_PS | (one_in(2) ? 0x1000 : 0) /* PAT */;
     if (level == leaf && leaf == 3)
@@ -105,8 +106,13 @@ static void controls_random(struct controls *c)
 {
     u64 cr4 = read_cr4() & ~0x700000ul;
 
-    *c = (struct controls){.wp = one_in(2), .smep = has_smep && one_in(2), .smap = has_smap && one_in(2), .nxe = !one_in(8),
-                           .pke = has_pku && one_in(2), .ac = one_in(2), .pkru = random32() & random32()};
+    *c = (struct controls){.wp = one_in(2),
+                           .smep = has_smep && one_in(2),
+                           .smap = has_smap && one_in(2),
+                           .nxe = !one_in(8),
+                           .pke = has_pku && one_in(2),
+                           .ac = one_in(2),
+                           .pkru = random32() & random32()};
     write_cr0((read_cr0() & ~0x10000ul) | (u64)c->wp << 16);
     wrmsr(EFER, (rdmsr(EFER) & ~0x800ul) | (u64)c->nxe << 11);
     write_cr4(cr4 | (u64)c->smep << 20 | (u64)c->smap << 21 | (u64)c->pke << 22);
@@ -139,11 +145,18 @@ static bool entries_right(struct translation *t, bool fault)
     return true;
 }
 
-static void case_print(const struct translation *t, const struct controls *c, const struct access *a, int vector, u32 error)
+static void case_print(const struct translation *t, const struct controls *c, const struct access *a, int vector,
+                       u32 error)
 {
-    print("     %s %s, WP %d SMEP %d SMAP %d AC %d NXE %d PKE %d PKRU %x: expected vector %d error %x, got %lu error %lx CR2 "
-          "%lx\n", a->user ? "user" : "supervisor", a->kind == READ ? "read" : a->kind == WRITE ? "write" : "fetch", c->wp,
-          c->smep, c->smap, c->ac, c->nxe, c->pke, c->pkru, vector, error, caught.vector, caught.error, caught_cr2);
+    print(
+        "     %s %s, WP %d SMEP %d SMAP %d AC %d NXE %d PKE %d PKRU %x: expected vector %d error %x, got %lu error %lx CR2 "
+        "%lx\n",
+        a->user ? "user" : "supervisor",
+        a->kind == READ    ? "read"
+        : a->kind == WRITE ? "write"
+                           : "fetch",
+        c->wp, c->smep, c->smap, c->ac, c->nxe, c->pke, c->pkru, vector, error, caught.vector, caught.error,
+        caught_cr2);
     for (int n = 0; n < t->levels; n++)
         print("     entry %lx, was to be %lx\n", *slot[n], t->entry[n]);
 }

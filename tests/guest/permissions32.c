@@ -1,7 +1,7 @@
-/* Rights in 32-bit and PAE paging, case by random case against the manual's rules (permissions.h): pages of 4 KiB, 4 MiB
- * (PSE, PSE-36) and 2 MiB; P, R/W, U/S, NX and reserved bits at every level; CR0.WP, SMEP, SMAP with and without AC,
- * EFER.NXE; reads, writes and fetches of both privileges. Each case accesses twice with nothing invalidated between. SDM
- * vol. 3 §4.3, §4.4, §4.6 to §4.8. */
+/* Rights in 32-bit and PAE paging, case by random case against the manual's rules (permissions.h): pages of 4 KiB, 4
+ * MiB (PSE, PSE-36) and 2 MiB; P, R/W, U/S, NX and reserved bits at every level; CR0.WP, SMEP, SMAP with and without
+ * AC, EFER.NXE; reads, writes and fetches of both privileges. Each case accesses twice with nothing invalidated
+ * between. SDM vol. 3 §4.3, §4.4, §4.6 to §4.8. */
 #include "guest32.h"
 #include "permissions.h"
 
@@ -41,8 +41,8 @@ static void entry_set(int level, u32 va, u64 e)
         ((u32 *)table[level])[slot_of(level, va)] = (u32)e;
 }
 
-/* The program's 64 MiB one to one as supervisor memory by small pages; a page of code for ring 3. Tables below stay fixed but
- * for those of VA. */
+/* The program's 64 MiB one to one as supervisor memory by small pages; a page of code for ring 3. Tables below stay
+ * fixed but for those of VA. */
 static void identity(void)
 {
     void *keep[3] = {table[0], table[1], table[2]};
@@ -158,11 +158,15 @@ static bool entries_right(struct translation *t, bool fault)
     return true;
 }
 
-static void case_print(const struct translation *t, const struct controls *c, const struct access *a, int vector, u32 error)
+static void case_print(const struct translation *t, const struct controls *c, const struct access *a, int vector,
+                       u32 error)
 {
     print("     %s %s, WP %d SMEP %d SMAP %d AC %d NXE %d: expected vector %d error %x, got %u error %x CR2 %x\n",
-          a->user ? "user" : "supervisor", a->kind == READ ? "read" : a->kind == WRITE ? "write" : "fetch", c->wp, c->smep,
-          c->smap, c->ac, c->nxe, vector, error, caught.vector, caught.error, caught_cr2);
+          a->user ? "user" : "supervisor",
+          a->kind == READ    ? "read"
+          : a->kind == WRITE ? "write"
+                             : "fetch",
+          c->wp, c->smep, c->smap, c->ac, c->nxe, vector, error, caught.vector, caught.error, caught_cr2);
     for (int n = 0; n < t->levels; n++)
         print("     entry %x %x, was to be %x %x\n", (u32)(entry_get(n, VA) >> 32), (u32)entry_get(n, VA),
               (u32)(t->entry[n] >> 32), (u32)t->entry[n]);

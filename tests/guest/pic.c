@@ -1,7 +1,7 @@
-/* The pair of 8259As beyond what interrupts.c asks: cascade, special fully nested mode, special mask mode, rotations, automatic
- * EOI that rotates, polls, reads, initialization, and spurious requests. Sources: the PIT (0), COM1 (4) and the keyboard
- * controller, whose commands D2 and D3 fill its output buffer as if the keyboard (1) or mouse (12) had. Data sheet of the
- * 8259A. */
+/* The pair of 8259As beyond what interrupts.c asks: cascade, special fully nested mode, special mask mode, rotations,
+ * automatic EOI that rotates, polls, reads, initialization, and spurious requests. Sources: the PIT (0), COM1 (4) and
+ * the keyboard controller, whose commands D2 and D3 fill its output buffer as if the keyboard (1) or mouse (12) had.
+ * Data sheet of the 8259A. */
 #include "chips.h"
 
 static volatile int count;
@@ -95,7 +95,8 @@ static void cascade(void)
     init(1, 0xeb, 0xef);
     mouse();
     com1(true);
-    check(irr(0xa0) & 0x10 && irr(0x20) & 4, "IRQ 12 shows at the slave and as the master's pin 2: %x %x", irr(0xa0), irr(0x20));
+    check(irr(0xa0) & 0x10 && irr(0x20) & 4, "IRQ 12 shows at the slave and as the master's pin 2: %x %x", irr(0xa0),
+          irr(0x20));
     window();
     com1(false);
     check(count == 1 && order[0] == 0x2c, "IRQ 12 is before IRQ 4: %d, %x", count, order[0]);
@@ -131,7 +132,8 @@ static void nested(u8 icw4, int wanted, const char *name)
     mouse();
     window();
     in_handler = 0;
-    check(count == wanted && order[0] == 0x2c && (wanted < 2 || order[1] == 0x28), "%s: %d requests taken", name, count);
+    check(count == wanted && order[0] == 0x2c && (wanted < 2 || order[1] == 0x28), "%s: %d requests taken", name,
+          count);
     outb(0xa0, 0x20);
     outb(0xa0, 0x20);
     outb(0x20, 0x20);
@@ -205,7 +207,8 @@ static void rotations(void)
     count = 0;
     asm volatile("sti; nop; nop; nop; nop; nop; nop; cli");
     com1(false);
-    check(count == 2 && order[0] == 0x24 && order[1] == 0x21, "automatic EOI that rotates: %d %x %x", count, order[0], order[1]);
+    check(count == 2 && order[0] == 0x24 && order[1] == 0x21, "automatic EOI that rotates: %d %x %x", count, order[0],
+          order[1]);
     outb(0x20, 0);
     quiet();
 }
@@ -222,7 +225,8 @@ static void polls(void)
     outb(0xa0, 0x0c);
     got = inb(0xa1);
     check(got == 0x84, "poll of the slave, read at its other port: %x", got);
-    check(isr(0xa0) == 0x10 && !(irr(0x20) & 4), "in service there, and the master's pin falls: %x %x", isr(0xa0), irr(0x20));
+    check(isr(0xa0) == 0x10 && !(irr(0x20) & 4), "in service there, and the master's pin falls: %x %x", isr(0xa0),
+          irr(0x20));
     outb(0xa0, 0x20);
     kbc_drain();
     mouse();

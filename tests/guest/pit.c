@@ -1,6 +1,6 @@
-/* The 8254: all six modes by counter 2, whose gate is port 61's bit 0 and whose output its bit 5; latches, read-back, status,
- * the halves of counts, BCD, counts of 0. Output and count are latched together where they are compared, so that a busy host
- * does not matter. Data sheet of the 8254. */
+/* The 8254: all six modes by counter 2, whose gate is port 61's bit 0 and whose output its bit 5; latches, read-back,
+ * status, the halves of counts, BCD, counts of 0. Output and count are latched together where they are compared, so
+ * that a busy host does not matter. Data sheet of the 8254. */
 #include "chips.h"
 
 enum { LOW = 1, HIGH = 2, BOTH = 3 };
@@ -69,7 +69,8 @@ static void mode0(void)
     u16 a, b;
 
     start(0, true);
-    hold(!output() && status() == (STATUS_NULL | BOTH << 4), "mode 0: low from the control word on, status %x", status());
+    hold(!output() && status() == (STATUS_NULL | BOTH << 4), "mode 0: low from the control word on, status %x",
+         status());
     load(0xffff);
     pm_wait(10);
     hold(!(status() & STATUS_NULL), "the count is loaded");
@@ -177,7 +178,8 @@ static void mode3(void)
     hold(output(), "its gate makes it high");
     hold((status() & 0x3f) == (BOTH << 4 | 3 << 1), "status %x", status());
     mode(7, BOTH, 0);
-    hold((status() & 0x3f) == (BOTH << 4 | 7 << 1), "mode 7 is mode 3, but the status shows it as written: %x", status());
+    hold((status() & 0x3f) == (BOTH << 4 | 7 << 1), "mode 7 is mode 3, but the status shows it as written: %x",
+         status());
     mode(6, BOTH, 0);
     hold((status() & 0x3f) == (BOTH << 4 | 6 << 1), "mode 6 likewise: %x", status());
 }
@@ -235,7 +237,8 @@ static void reading(void)
     s = inb(0x42);
     b = count_read();
     a = latch();
-    hold((s & 0x3f) == 0x30 && (u16)(b - a) >= 80, "the status comes first, then the count latched before: %x %x", b, a);
+    hold((s & 0x3f) == 0x30 && (u16)(b - a) >= 80, "the status comes first, then the count latched before: %x %x", b,
+         a);
     mode(0, LOW, 0);
     outb(0x42, 0x55);
     gate(false);

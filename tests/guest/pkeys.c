@@ -1,6 +1,6 @@
-/* Protection keys for user pages: RDPKRU and WRPKRU and what they refuse, CR4.PKE and CPUID, PKRU in the XSAVE images, where
- * a new PKRU counts at once. What the rights do to every kind of access is in permissions.c. SDM vol. 3 §4.6.2, vol. 1 ch. 13,
- * vol. 2. */
+/* Protection keys for user pages: RDPKRU and WRPKRU and what they refuse, CR4.PKE and CPUID, PKRU in the XSAVE images,
+ * where a new PKRU counts at once. What the rights do to every kind of access is in permissions.c. SDM vol. 3 §4.6.2,
+ * vol. 1 ch. 13, vol. 2. */
 #include "guest.h"
 
 enum { EAX, EBX, ECX, EDX };

@@ -1,6 +1,6 @@
-/* When one instruction has several reasons to fault: which is reported. Fetching before decoding before executing; #UD before
- * privileges, privileges before operands; #NM before memory; NMI before interrupts; breakpoints before all. SDM vol. 3 §6.9,
- * table 6-2. */
+/* When one instruction has several reasons to fault: which is reported. Fetching before decoding before executing; #UD
+ * before privileges, privileges before operands; #NM before memory; NMI before interrupts; breakpoints before all. SDM
+ * vol. 3 §6.9, table 6-2. */
 #include "guest.h"
 
 #define VA 0x40000000000ul
@@ -176,10 +176,10 @@ static void fetches(void)
     TAIL("MOV whose immediate is absent", 14, true, 0xb8, 1, 2);
     TAIL("LOCK MOV, the rest absent", 14, true, 0xf0, 0x89);
     TAIL("LOCK HLT at the end", 6, false, 0xf0, 0xf4);
-    TAIL("15 prefixes: too long, without the 16th byte", 13, false, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-         0x66, 0x66, 0x66, 0x66, 0x66);
-    TAIL("14 prefixes: the 15th byte is absent", 14, true, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
-         0x66, 0x66);
+    TAIL("15 prefixes: too long, without the 16th byte", 13, false, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+         0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66);
+    TAIL("14 prefixes: the 15th byte is absent", 14, true, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
+         0x66, 0x66, 0x66, 0x66);
 }
 
 /* A breakpoint on the instruction comes before all its faults, the fetch's too. */
@@ -237,8 +237,8 @@ static void nmi_first(void)
     for (int n = 0; n < 100; n++)
         asm volatile("nop");
     asm volatile("cli");
-    check(count == 3 && order[0] == 2 && order[1] == 2 && order[2] == 0x91, "NMI before an interrupt: %d: %x %x %x", count,
-          order[0], order[1], order[2]);
+    check(count == 3 && order[0] == 2 && order[1] == 2 && order[2] == 0x91, "NMI before an interrupt: %d: %x %x %x",
+          count, order[0], order[1], order[2]);
 }
 
 void guest_main(void)

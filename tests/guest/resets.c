@@ -1,6 +1,6 @@
-/* Every way to reset the board, one after the other: port CF9, the keyboard controller's pulse, port 92, the triple fault. A
- * battery keeps the count in CMOS RAM; each time the processor and the chips must be as after RESET, but for RAM and the CMOS. SDM
- * vol. 3 §9.1.1, table 9-1; data sheets of the PIIX3 and PIIX4. */
+/* Every way to reset the board, one after the other: port CF9, the keyboard controller's pulse, port 92, the triple
+ * fault. A battery keeps the count in CMOS RAM; each time the processor and the chips must be as after RESET, but for
+ * RAM and the CMOS. SDM vol. 3 §9.1.1, table 9-1; data sheets of the PIIX3 and PIIX4. */
 #include "chips.h"
 
 #define STAGE 0x3e /* CMOS bytes that nothing else uses */
@@ -52,7 +52,8 @@ static void as_after_reset(void)
     expect((dr7_get() & ~0ul) == 0x400 && dr0_get() == 0, "debug registers", dr7_get());
     expect(rdmsr(0xc0000082) == 0 && rdmsr(0xc0000102) == 0 && rdmsr(0x174) == 0, "MSRs", rdmsr(0xc0000082));
     expect((rdmsr(0x1b) & ~0x100ul) == 0xfee00800, "APIC base", rdmsr(0x1b));
-    expect(lapic_read(0x80) == 0 && lapic_read(0xd0) == 0 && (lapic_read(0x320) & 0x10000), "local APIC", lapic_read(0x80));
+    expect(lapic_read(0x80) == 0 && lapic_read(0xd0) == 0 && (lapic_read(0x320) & 0x10000), "local APIC",
+           lapic_read(0x80));
     expect(ioapic_read(0x10 + 10) == 0x10000, "I/O APIC", ioapic_read(0x1a));
     expect(!(*(volatile u64 *)(HPET + 0x10) & 1) && !(*(volatile u64 *)(HPET + 0x100) & 4), "HPET",
            *(volatile u64 *)(HPET + 0x10));

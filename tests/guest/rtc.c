@@ -1,11 +1,38 @@
-/* The MC146818 and the CMOS RAM around it: number formats, carries over minute, day, leap day and year, alarms with and without
- * wildcards, update-ended and periodic interrupts, SET, the divider's reset, UIP. The first update comes half a second after
- * the divider is let go, which is what makes this quick. Data sheet of the MC146818. */
+/* The MC146818 and the CMOS RAM around it: number formats, carries over minute, day, leap day and year, alarms with
+ * and without wildcards, update-ended and periodic interrupts, SET, the divider's reset, UIP. The first update comes
+ * half a second after the divider is let go, which is what makes this quick. Data sheet of the MC146818. */
 #include "chips.h"
 
-enum { SECONDS, SECONDS_ALARM, MINUTES, MINUTES_ALARM, HOURS, HOURS_ALARM, WEEKDAY, DAY, MONTH, YEAR, A, B, C, D, CENTURY = 0x32 };
-enum { SET = 0x80, PIE = 0x40, AIE = 0x20, UIE = 0x10, BINARY = 4, HOURS_24 = 2, UIP = 0x80, IRQF = 0x80, PF = 0x40, AF = 0x20,
-       UF = 0x10 };
+enum {
+    SECONDS,
+    SECONDS_ALARM,
+    MINUTES,
+    MINUTES_ALARM,
+    HOURS,
+    HOURS_ALARM,
+    WEEKDAY,
+    DAY,
+    MONTH,
+    YEAR,
+    A,
+    B,
+    C,
+    D,
+    CENTURY = 0x32
+};
+enum {
+    SET = 0x80,
+    PIE = 0x40,
+    AIE = 0x20,
+    UIE = 0x10,
+    BINARY = 4,
+    HOURS_24 = 2,
+    UIP = 0x80,
+    IRQF = 0x80,
+    PF = 0x40,
+    AF = 0x20,
+    UF = 0x10
+};
 
 bool attempt_failed, attempt_last;
 
@@ -37,7 +64,8 @@ static bool time_is(const u8 t[6])
            get(SECONDS) == t[5];
 }
 
-/* Sets the time with the divider held, lets it go, and waits for the update: true if one came, with register C in *flags. */
+/* Sets the time with the divider held, lets it go, and waits for the update: true if one came, with register C in
+ * *flags. */
 static bool one_update(u8 b, const u8 t[6], u8 *flags)
 {
     set(A, 0x60);
@@ -69,7 +97,8 @@ static void carry(const char *name, u8 b, const u8 from[6], const u8 to[6])
 
 static void formats(void)
 {
-    carry("leap day, midnight, BCD, 24 hours", HOURS_24, T(0x24, 0x02, 0x28, 0x23, 0x59, 0x59), T(0x24, 0x02, 0x29, 0, 0, 0));
+    carry("leap day, midnight, BCD, 24 hours", HOURS_24, T(0x24, 0x02, 0x28, 0x23, 0x59, 0x59),
+          T(0x24, 0x02, 0x29, 0, 0, 0));
     check(get(WEEKDAY) == 5, "a Thursday: %d", get(WEEKDAY));
     carry("end of a year, binary, 24 hours", BINARY | HOURS_24, T(99, 12, 31, 23, 59, 59), T(0, 1, 1, 0, 0, 0));
     check(get(CENTURY) == 21, "and of a century: %d", get(CENTURY));

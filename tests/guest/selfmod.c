@@ -1,6 +1,7 @@
-/* Code that changes: by its own stores into the next instruction, through another mapping, across pages and lines, in a loop, in
- * every operand size, by string instructions, by a locked instruction; by another processor, with and without a serializing
- * instruction as the manual demands; code in a page that becomes data and code again. SDM vol. 3 §8.1.3, §11.6. */
+/* Code that changes: by its own stores into the next instruction, through another mapping, across pages and lines, in
+ * a loop, in every operand size, by string instructions, by a locked instruction; by another processor, with and
+ * without a serializing instruction as the manual demands; code in a page that becomes data and code again. SDM vol. 3
+ * §8.1.3, §11.6. */
 #include "guest.h"
 
 #define VA 0x40000000000ul
@@ -25,7 +26,8 @@ static u32 call(const u8 *code)
 CODE(64, next_byte, "movb $2, 1f+1(%rip); 1: mov $1, %eax; ret");
 CODE(64, next_word, "movw $0x202, 1f+1(%rip); 1: mov $1, %eax; ret");
 CODE(64, next_long, "movl $0x2020202, 1f+1(%rip); 1: mov $1, %eax; ret");
-CODE(64, next_quad, "movabs $0x9090c302020202b8, %rcx; mov %rcx, 1f(%rip); .balign 16; 1: mov $1, %eax; ret; nop; nop; nop");
+CODE(64, next_quad,
+     "movabs $0x9090c302020202b8, %rcx; mov %rcx, 1f(%rip); .balign 16; 1: mov $1, %eax; ret; nop; nop; nop");
 CODE(64, next_locked, "movl $2, %ecx; lock xchg %ecx, 1f+1(%rip); 1: mov $1, %eax; ret");
 CODE(64, next_stos, "lea 1f+1(%rip), %rdi; mov $2, %al; stosb; 1: mov $1, %eax; ret");
 CODE(64, next_rep, "lea 1f+1(%rip), %rdi; mov $2, %al; mov $4, %ecx; rep stosb; 1: mov $1, %eax; ret");

@@ -1,5 +1,6 @@
-/* Sixteen processors: page tables changed under their feet and invalidated by IPI, write protection as for copy on write, the
- * accessed and dirty flags of a page that all use, interrupts while all wait for one another. SDM vol. 3 §4.10.5, §8. */
+/* Sixteen processors: page tables changed under their feet and invalidated by IPI, write protection as for copy on
+ * write, the accessed and dirty flags of a page that all use, interrupts while all wait for one another. SDM vol. 3
+ * §4.10.5, §8. */
 #include "guest.h"
 
 #define CPUS 16

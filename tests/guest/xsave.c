@@ -1,5 +1,6 @@
-/* State images: FXSAVE, XSAVE, XSAVEOPT and XSAVEC in all their forms, which bytes they write and which they leave, the init and
- * compacted formats, what XRSTOR initializes, XINUSE by XGETBV, what each refuses. SDM vol. 1 §10.5, ch. 13; vol. 2. */
+/* State images: FXSAVE, XSAVE, XSAVEOPT and XSAVEC in all their forms, which bytes they write and which they leave,
+ * the init and compacted formats, what XRSTOR initializes, XINUSE by XGETBV, what each refuses. SDM vol. 1 §10.5, ch.
+ * 13; vol. 2. */
 #include "guest.h"
 
 enum { EAX, EBX, ECX, EDX };
@@ -114,7 +115,8 @@ static void standard(void)
     *(u64 *)(image + 512) = 0;
     expect("XSAVE of all", run(DO_XSAVE, ~0ul, image), -1);
     check((bv() & 7) == 7 && !(bv() & ~all), "XSTATE_BV %lx of XCR0 %lx", bv(), all);
-    check(all_are(520, 576, 0xaa) && all_are(416, 512, 0xaa), "nothing else of the header, nor bytes 416 to 511, is written");
+    check(all_are(520, 576, 0xaa) && all_are(416, 512, 0xaa),
+          "nothing else of the header, nor bytes 416 to 511, is written");
     check(*(u32 *)(image + ymm + 3 * 16) == 5, "upper halves of YMM: %x", *(u32 *)(image + ymm + 3 * 16));
     fill_image(0xaa);
     *(u64 *)(image + 512) = 0x70;
@@ -124,7 +126,8 @@ static void standard(void)
     check(bv() == (0x70 | SSE), "and its bit of XSTATE_BV: %lx", bv());
     fill_image(0xaa);
     expect("XSAVE of AVX", run(DO_XSAVE, AVX, image), -1);
-    check(all_are(0, 24, 0xaa) && all_are(32, 512, 0xaa) && *(u32 *)(image + 24) == 0x1f80 && *(u32 *)(image + ymm + 48) == 5,
+    check(all_are(0, 24, 0xaa) && all_are(32, 512, 0xaa) && *(u32 *)(image + 24) == 0x1f80 &&
+              *(u32 *)(image + ymm + 48) == 5,
           "writes MXCSR too");
     fill_image(0xaa);
     expect("XSAVE of nothing", run(DO_XSAVE, 0, image), -1);
@@ -157,7 +160,8 @@ static void compacted(void)
     fill_image(0xaa);
     expect("XSAVEC of x87 and AVX", run(DO_XSAVEC, X87 | AVX, image), -1);
     check(bv() == (X87 | AVX) && xcomp() == (COMPACTED | X87 | AVX), "header %lx %lx", bv(), xcomp());
-    check(all_are(528, 576, 0xaa) && all_are(24, 32, 0xaa) && all_are(160, 512, 0xaa), "neither MXCSR nor XMM are written");
+    check(all_are(528, 576, 0xaa) && all_are(24, 32, 0xaa) && all_are(160, 512, 0xaa),
+          "neither MXCSR nor XMM are written");
     check(*(u32 *)(image + 576 + 48) == 5, "AVX comes first behind the header: %x", *(u32 *)(image + 576 + 48));
     asm volatile("vzeroall; fninit");
     for (u32 n = 528; n < 576; n++)
@@ -169,7 +173,8 @@ static void compacted(void)
     registers(false);
     fill_image(0xaa);
     expect("XSAVEC of initial state", run(DO_XSAVEC, X87 | AVX, image), -1);
-    check(bv() == 0 && xcomp() == (COMPACTED | X87 | AVX) && all_are(576, 1024, 0xaa), "writes the header alone: %lx", bv());
+    check(bv() == 0 && xcomp() == (COMPACTED | X87 | AVX) && all_are(576, 1024, 0xaa), "writes the header alone: %lx",
+          bv());
     asm volatile("ldmxcsr %0" : : "m"((u32){0x1f00}));
     expect("XSAVEC of SSE, initial but for MXCSR", run(DO_XSAVEC, SSE, image), -1);
     check(bv() == SSE && *(u32 *)(image + 24) == 0x1f00, "is not initial: %lx", bv());
@@ -267,7 +272,8 @@ static void compatibility(void)
     registers(true);
     fill_image(0xaa);
     *(u64 *)(image + 512) = 0;
-    check(enter(&f) == 3 && *(u32 *)(image + 160 + 48) == 1 && all_are(160 + 128, 416, 0xaa) && all_are(ymm + 128, ymm + 256, 0xaa),
+    check(enter(&f) == 3 && *(u32 *)(image + 160 + 48) == 1 && all_are(160 + 128, 416, 0xaa) &&
+              all_are(ymm + 128, ymm + 256, 0xaa),
           "XSAVE in compatibility mode stores eight registers");
     fill_image(0);
     *(u32 *)(image + 24) = 0x1f80;
