@@ -50,8 +50,10 @@ static void output_flush(struct gdb_stub *g)
     while (g->out_at < g->out_len) {
         ssize_t n = send(g->fd, g->out + g->out_at, g->out_len - g->out_at, MSG_NOSIGNAL);
 
+        if (n < 0 && errno == EAGAIN)
+            return;
         if (n < 0)
-            return; /* EAGAIN; a hang-up shows when reading */
+            break; /* nobody will read it: reading tells that, too */
         g->out_at += (size_t)n;
     }
     g->out_at = g->out_len = 0;
