@@ -28,11 +28,13 @@ static struct tlb_entry *tlb_get(struct vcpu *c, u64 gva, enum mmu_access access
     return tlb_fill(c, gva, access, mmu);
 }
 
-/* Intel's processors raise #AC before #PF, but after #GP and #SS for addresses that are not canonical. */
-static void check_alignment(struct vcpu *c, u64 gva, u32 size, int mmu)
+/* A non-canonical address comes before #AC. */
+void mem_check_alignment_as(struct vcpu *c, u64 gva, u32 size, int mmu)
 {
-    if (mmu == MMU_ALIGN && size <= 8 && gva & (size - 1) && (!long_mode(c) || canonical(gva)))
-        raise_error(c, EXC_AC, 0);
+    if (mmu != MMU_ALIGN || size > 8 || !(gva & (size - 1)))
+        return;
+    mmu_check_canonical(c, gva, 1);
+    raise_error(c, EXC_AC, 0);
 }
 
 /* Data breakpoints: a trap after the instruction. DR7 R/W field: 1 writes, 3 reads and writes. SDM vol. 3 §17.2. */
@@ -165,7 +167,7 @@ u64 mem_read_slow(struct vcpu *c, u64 gva, int size, int mmu)
 {
     u64 val = 0;
 
-    check_alignment(c, gva, (u32)size, mmu);
+    mem_check_alignment_as(c, gva, (u32)size, mmu);
     if (!crosses_page(gva, (u32)size))
         return read_in_page(c, gva, size, mmu);
     mem_probe_read(c, gva, (u32)size, mmu);
@@ -176,7 +178,7 @@ u64 mem_read_slow(struct vcpu *c, u64 gva, int size, int mmu)
 
 void mem_write_slow(struct vcpu *c, u64 gva, int size, u64 val, int mmu)
 {
-    check_alignment(c, gva, (u32)size, mmu);
+    mem_check_alignment_as(c, gva, (u32)size, mmu);
     if (!crosses_page(gva, (u32)size)) {
         write_in_page(c, gva, size, val, mmu);
         return;
@@ -195,6 +197,8 @@ int mmu_set_for(const struct vcpu *c, int cpl)
 
 static void mem_probe(struct vcpu *c, u64 gva, u32 size, enum mmu_access access, int mmu)
 {
+    if (crosses_page(gva, size)) /* the end comes before what paging says of the start */
+        mmu_check_canonical(c, gva, size);
     tlb_get(c, gva, access, mmu);
     if (crosses_page(gva, size))
         tlb_get(c, (gva + size - 1) & c->lin_mask & PAGE_MASK, access, mmu);
@@ -275,7 +279,7 @@ void mem_rmw_begin_slow(struct vcpu *c, u64 gva, int size, struct mem_rmw *m)
 {
     struct tlb_entry *t;
 
-    check_alignment(c, gva, (u32)size, c->mmu_index);
+    mem_check_alignment_as(c, gva, (u32)size, c->mmu_index);
     m->gva = gva;
     m->size = size;
     m->slow = true;

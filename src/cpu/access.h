@@ -83,6 +83,13 @@ int mmu_set_for(const struct vcpu *c, int cpl);
 void mem_probe_read(struct vcpu *c, u64 gva, u32 size, int mmu);
 void mem_probe_write(struct vcpu *c, u64 gva, u32 size, int mmu);
 
+/* Raises #AC where alignment is checked and gva is no multiple of `size`, a power of two up to 8; for operands of several pieces. */
+void mem_check_alignment_as(struct vcpu *c, u64 gva, u32 size, int mmu);
+static inline void mem_check_alignment(struct vcpu *c, u64 gva, u32 size)
+{
+    mem_check_alignment_as(c, gva, size, c->mmu_index);
+}
+
 /* Any number of bytes up to a page; a write changes nothing if any of it faults. */
 void mem_read_bytes(struct vcpu *c, u64 gva, void *buf, u32 size);
 void mem_write_bytes(struct vcpu *c, u64 gva, const void *buf, u32 size);

@@ -6,6 +6,7 @@
 #include "cpu/cpuid.h"
 #include "cpu/exception.h"
 #include "cpu/exec.h"
+#include "cpu/illegal_length.h"
 #include "cpu/segment.h"
 #include "cpu/vector.h"
 #include "cpu/xstate.h"
@@ -176,6 +177,8 @@ static void insn_fill(struct insn *i, const struct insn_source *src)
     *i = (struct insn){.len = zi->length, .opsize = (u8)(zi->operand_width / 8), .addrsize = (u8)(zi->address_width / 8),
                        .base = RZERO * 8, .index = RZERO * 8, .mnemonic = (u16)zi->mnemonic,
                        .lock = !!(zi->attributes & ZYDIS_ATTRIB_HAS_LOCK)};
+    if (zi->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY && i->opsize == 2)
+        i->opsize = 4; /* VEX instructions on general registers have 32 bits in 16-bit code too */
     i->seg = string_segment(zi);
     for (int n = 0; n < zi->operand_count; n++)
         operand_fill(i, zi, &src->op[n], n && src->op[n - 1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE);
@@ -200,6 +203,16 @@ static int illegal(struct insn *ret, insn_fn *fn)
 {
     *ret = (struct insn){.fn = fn, .len = 1, .base = RZERO * 8, .index = RZERO * 8, .mnemonic = ZYDIS_MNEMONIC_UD2};
     return 1;
+}
+
+/* The fetch of what would belong to an illegal instruction may fault before #UD, and it may be too long. */
+static int undecodable(const u8 *bytes, int avail, int code_size, struct insn *ret)
+{
+    int len = illegal_length(bytes, avail, code_size);
+
+    if (len > avail && avail < 15)
+        return 0;
+    return illegal(ret, len > 15 ? exec_gp : exec_ud);
 }
 
 static void choose(struct vcpu *c, struct insn *i, const struct insn_source *src)
@@ -231,12 +244,12 @@ int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struc
 
     ext_save(c);
     status = ZydisDecoderDecodeFull(d, bytes, (ZyanUSize)MIN(avail, 15), &zi, op);
-    if (status == ZYDIS_STATUS_NO_MORE_DATA)
+    if (status == ZYDIS_STATUS_NO_MORE_DATA && !illegal_at_once(bytes, avail, code_size))
         return avail < 15 ? 0 : illegal(ret, exec_gp);
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
         return illegal(ret, exec_gp);
     if (ZYAN_FAILED(status))
-        return illegal(ret, exec_ud);
+        return undecodable(bytes, avail, code_size, ret);
     insn_fill(ret, &src);
     choose(c, ret, &src);
     return zi.length;

@@ -102,7 +102,7 @@ bool segment_covers(u16 attr, u32 limit, u64 offset, u32 size)
 
     if ((attr & (SEG_S | SEG_CODE | SEG_E)) == (SEG_S | SEG_E))
         return offset > limit && last <= (attr & SEG_DB ? 0xffffffff : 0xffff);
-    return last <= limit;
+    return last <= limit || limit == 0xffffffff; /* of 4 GiB: an operand may wrap around */
 }
 
 bool code_size_valid(const struct vcpu *c, u16 attr)
@@ -159,26 +159,31 @@ static u64 stack_gva(const struct stack *t, u64 sp)
     return t->flat ? gva : gva & 0xffffffff;
 }
 
-static void stack_reserve_flat(struct vcpu *c, const struct stack *t, u32 bytes)
+static void stack_check_flat(struct vcpu *c, const struct stack *t, u32 bytes)
 {
-    u64 from = t->sp - bytes;
-
-    if (!canonical(from) || !canonical(t->sp - 1))
+    if (!canonical(t->sp - bytes) || !canonical(t->sp - 1))
         raise_error(c, EXC_SS, t->error);
-    mem_probe_write(c, from, bytes, t->mmu);
+}
+
+static void stack_check_limit(struct vcpu *c, const struct stack *t, int count, int size)
+{
+    for (int n = 1; n <= count; n++)
+        if (!segment_covers(t->attr, t->limit, (t->sp - (u64)(n * size)) & t->mask, (u32)size))
+            raise_error(c, EXC_SS, t->error);
 }
 
 void stack_reserve(struct vcpu *c, const struct stack *t, int count, int size)
 {
-    if (t->flat) {
-        stack_reserve_flat(c, t, (u32)(count * size));
-        return;
+    if (t->flat) /* all of it first: a #SS outranks a #PF */
+        stack_check_flat(c, t, (u32)(count * size));
+    else
+        stack_check_limit(c, t, count, size);
+    for (int n = 1; n <= count; n++) {
+        u64 gva = stack_gva(t, t->sp - (u64)(n * size));
+
+        mem_check_alignment_as(c, gva, (u32)size, t->mmu);
+        mem_probe_write(c, gva, (u32)size, t->mmu);
     }
-    for (int n = 1; n <= count; n++) /* limits of all first: a #SS outranks a #PF */
-        if (!segment_covers(t->attr, t->limit, (t->sp - (u64)(n * size)) & t->mask, (u32)size))
-            raise_error(c, EXC_SS, t->error);
-    for (int n = 1; n <= count; n++)
-        mem_probe_write(c, stack_gva(t, t->sp - (u64)(n * size)), (u32)size, t->mmu);
 }
 
 void stack_put(struct vcpu *c, struct stack *t, int size, u64 val)

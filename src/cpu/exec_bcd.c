@@ -75,8 +75,13 @@ static void aam(struct vcpu *c, const struct insn *i)
 
 static void aad(struct vcpu *c, const struct insn *i)
 {
-    REG16(c, RAX * 8) = (u8)(REG8(c, RAX * 8) + REG8(c, RAX * 8 + 1) * (u8)i->imm);
-    result_flags(c, false, false);
+    u8 al = REG8(c, RAX * 8), tens = (u8)(REG8(c, RAX * 8 + 1) * (u8)i->imm);
+    u16 flags;
+
+    /* the undefined flags too are those of the addition */
+    asm("add %[tens], %[al]\n\tlahf\n\tseto %%al" : "=&a"(flags), [al] "+&c"(al) : [tens] "d"(tens) : "cc");
+    REG16(c, RAX * 8) = al;
+    c->cc = flags;
 }
 
 static s64 signed_value(u64 v, int size)
@@ -88,10 +93,10 @@ static void bound(struct vcpu *c, const struct insn *i)
 {
     u64 lin = insn_linear(c, i, i->opsize * 2u, false);
     s64 low = signed_value(mem_read(c, lin, i->opsize), i->opsize);
-    s64 high = signed_value(mem_read(c, (lin + i->opsize) & c->lin_mask, i->opsize), i->opsize);
     s64 index = signed_value(REG64(c, i->reg), i->opsize);
 
-    if (index < low || index > high)
+    /* below the low bound the high one is not read */
+    if (index < low || index > signed_value(mem_read(c, (lin + i->opsize) & c->lin_mask, i->opsize), i->opsize))
         raise_fault(c, EXC_BR);
 }
 

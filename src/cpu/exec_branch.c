@@ -40,21 +40,14 @@ static void jmp_indirect(struct vcpu *c, const struct insn *i)
     jump_to(c, i, target_operand(c, i));
 }
 
-/* Pushes the return address and goes; if the target is bad nothing is pushed. */
+/* Pushes the return address and goes. When a 64-bit target is not canonical the return address has been stored, but RSP stays: as
+ * processors do it. */
 static void call_to(struct vcpu *c, const struct insn *i, u64 target)
 {
     u64 back = c->s.gpr[RIP], sp = c->s.gpr[RSP] - i->opsize, lin = stack_linear(c, sp, i->opsize, true);
 
-    if (unlikely(i->opsize != 8))
-        mem_probe_write(c, lin, i->opsize, c->mmu_index);
-    else if (unlikely((u64)((s64)(target << 16) >> 16) != target))
-        raise_gp0(c);
-    jump_to(c, i, target);
-    if (likely(i->opsize == 8))
-        c->s.gpr[RIP] = back; /* should the push fault, RIP must be that of this instruction */
     mem_write(c, lin, i->opsize, back);
-    if (likely(i->opsize == 8))
-        c->s.gpr[RIP] = target;
+    jump_to(c, i, target);
     stack_set(c, sp);
 }
 

@@ -214,19 +214,17 @@ static void verw(struct vcpu *c, const struct insn *i)
 static void arpl(struct vcpu *c, const struct insn *i)
 {
     u16 rpl = REG16(c, i->reg) & 3, sel, raised;
-    u64 lin = 0;
 
     protected_mode_check(c);
     if (i->mem) {
-        lin = insn_linear(c, i, 2, true);
-        sel = (u16)mem_read(c, lin, 2);
+        sel = (u16)mem_read(c, insn_linear(c, i, 2, false), 2);
     } else {
         sel = REG16(c, i->rm);
     }
     raised = (u16)((sel & ~3) | rpl);
     if ((sel & 3) < rpl) {
         if (i->mem)
-            mem_write(c, lin, 2, raised);
+            mem_write(c, insn_linear(c, i, 2, true), 2, raised); /* only now: it may lie where only reading is allowed */
         else
             REG16(c, i->rm) = raised;
     }

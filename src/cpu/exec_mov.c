@@ -263,7 +263,7 @@ void choose_mov(struct vcpu *c, struct insn *i, const struct insn_source *src)
         return;
     case ZYDIS_MNEMONIC_MOVNTI:
         if (has(c, FEAT_SSE2))
-            i->fn = mov_mr[size_index(i->opsize)];
+            i->fn = mov_mr[size_index(i->opsize == 8 ? 8 : 4)]; /* 32 bits in 16-bit code too */
         return;
     case ZYDIS_MNEMONIC_LEA:
         i->fn = i->opsize == 8 ? lea_64 : i->opsize == 4 ? lea_32 : lea_16;

@@ -50,12 +50,11 @@ static void pop_m(struct vcpu *c, const struct insn *i)
     c->s.gpr[RSP] = new;
 }
 
+/* A fault leaves what was stored before it: as processors do it. */
 static void pusha(struct vcpu *c, const struct insn *i)
 {
     u64 sp = c->s.gpr[RSP], size = i->opsize;
 
-    for (u64 n = 1; n <= 8; n++)
-        mem_probe_write(c, stack_linear(c, sp - n * size, (u32)size, true), (u32)size, c->mmu_index);
     for (u64 n = 0; n < 8; n++)
         mem_write(c, stack_linear(c, sp - (n + 1) * size, (u32)size, true), (int)size,
                   reg_read(c, (int)n * 8, (int)size));
@@ -64,13 +63,14 @@ static void pusha(struct vcpu *c, const struct insn *i)
 
 static void popa(struct vcpu *c, const struct insn *i)
 {
-    u64 sp = c->s.gpr[RSP], size = i->opsize, val[8];
+    u64 sp = c->s.gpr[RSP], size = i->opsize;
 
-    for (u64 n = 0; n < 8; n++)
-        val[n] = mem_read(c, stack_linear(c, sp + n * size, (u32)size, false), (int)size);
-    for (u64 n = 0; n < 8; n++)
+    for (u64 n = 0; n < 8; n++) { /* a fault leaves those that were read before: as processors do it */
+        u64 val = mem_read(c, stack_linear(c, sp + n * size, (u32)size, false), (int)size);
+
         if (7 - n != RSP)
-            reg_write(c, (int)(7 - n) * 8, (int)size, val[n]);
+            reg_write(c, (int)(7 - n) * 8, (int)size, val);
+    }
     stack_set(c, sp + 8 * size);
 }
 
@@ -144,6 +144,7 @@ static void enter(struct vcpu *c, const struct insn *i)
         mem_write(c, stack_linear(c, sp, i->opsize, true), i->opsize, frame);
     }
     sp -= (u16)i->imm;
+    mem_check_alignment(c, stack_linear(c, sp, 1, true), i->opsize);
     mem_probe_write(c, stack_linear(c, sp, 1, true), 1, c->mmu_index);
     reg_write(c, RBP * 8, i->opsize, frame);
     stack_set(c, sp);

@@ -4,6 +4,7 @@
  * state from which the instruction resumes. MOVS and STOS upwards run in pieces that lie within a page, by the host's own
  * REP MOVS and REP STOS, which also settles what overlapping operands do. */
 #include "cpu/access.h"
+#include "cpu/cpuid.h"
 #include "cpu/exec.h"
 #include "cpu/port.h"
 #include "cpu/vector.h"
@@ -69,7 +70,8 @@ static void compare(struct vcpu *c, u64 a, u64 b, int size)
 
 static void cmps(struct vcpu *c, const struct insn *i)
 {
-    u64 a = mem_read(c, source_linear(c, i), i->opsize), b = mem_read(c, destination_linear(c, i, false), i->opsize);
+    u64 b = mem_read(c, destination_linear(c, i, false), i->opsize); /* the first to fault, if both do */
+    u64 a = mem_read(c, source_linear(c, i), i->opsize);
 
     compare(c, a, b, i->opsize);
     index_add(c, i, RSI, stride(c, i));
@@ -116,7 +118,7 @@ static u64 in_page(u64 lin, int size)
 static bool may_run_pieces(const struct vcpu *c, const struct insn *i, int seg)
 {
     return !(c->s.rflags & FLAG_DF) && !(__atomic_load_n(&c->attention, __ATOMIC_RELAXED) & ATTN_STEP) &&
-           i->addrsize != 2 && !((c->seg_check >> SEG_ES | c->seg_check >> seg) & 1);
+           i->addrsize != 2 && c->mmu_index != MMU_ALIGN && !((c->seg_check >> SEG_ES | c->seg_check >> seg) & 1);
 }
 
 /* An index that would wrap at 4 GiB ends a piece. */
@@ -196,8 +198,26 @@ static bool interrupted(struct vcpu *c, const struct insn *i)
     return true;
 }
 
+/* 32-bit addresses in 64-bit code: Intel's processors cut the count to 32 bits whatever comes of the instruction. */
+static void count_cut(struct vcpu *c, const struct insn *i)
+{
+    if (i->addrsize == 4 && code64(c) && !c->group->model->amd)
+        c->s.gpr[RCX] = (u32)c->s.gpr[RCX];
+}
+
+/* And MOVS and STOS cut their pointers. */
+static void pointers_cut(struct vcpu *c, const struct insn *i, bool source)
+{
+    if (i->addrsize != 4 || !code64(c) || c->group->model->amd)
+        return;
+    c->s.gpr[RDI] = (u32)c->s.gpr[RDI];
+    if (source)
+        c->s.gpr[RSI] = (u32)c->s.gpr[RSI];
+}
+
 static void repeat(struct vcpu *c, const struct insn *i, insn_fn *one, piece_fn *piece)
 {
+    count_cut(c, i);
     for (;;) {
         u64 count = index_get(c, i, RCX), n;
 
@@ -221,6 +241,7 @@ static void repeat_while(struct vcpu *c, const struct insn *i, insn_fn *one)
     bool want = i->rep == 0xf3;
     u16 before = c->cc;
 
+    count_cut(c, i);
     for (;;) {
         u64 count = index_get(c, i, RCX);
 
@@ -234,11 +255,27 @@ static void repeat_while(struct vcpu *c, const struct insn *i, insn_fn *one)
     }
 }
 
-static void rep_movs(struct vcpu *c, const struct insn *i) { repeat(c, i, movs, movs_piece); }
-static void rep_stos(struct vcpu *c, const struct insn *i) { repeat(c, i, stos, stos_piece); }
+static void rep_movs(struct vcpu *c, const struct insn *i)
+{
+    pointers_cut(c, i, true);
+    repeat(c, i, movs, movs_piece);
+}
+static void rep_stos(struct vcpu *c, const struct insn *i)
+{
+    pointers_cut(c, i, false);
+    repeat(c, i, stos, stos_piece);
+}
 static void rep_lods(struct vcpu *c, const struct insn *i) { repeat(c, i, lods, NULL); }
-static void rep_ins(struct vcpu *c, const struct insn *i) { repeat(c, i, ins, NULL); }
-static void rep_outs(struct vcpu *c, const struct insn *i) { repeat(c, i, outs, NULL); }
+static void rep_ins(struct vcpu *c, const struct insn *i)
+{
+    io_permission_check(c, REG16(c, RDX * 8), i->opsize); /* even if nothing is to be done */
+    repeat(c, i, ins, NULL);
+}
+static void rep_outs(struct vcpu *c, const struct insn *i)
+{
+    io_permission_check(c, REG16(c, RDX * 8), i->opsize);
+    repeat(c, i, outs, NULL);
+}
 static void rep_cmps(struct vcpu *c, const struct insn *i) { repeat_while(c, i, cmps); }
 static void rep_scas(struct vcpu *c, const struct insn *i) { repeat_while(c, i, scas); }
 

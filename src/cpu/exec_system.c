@@ -116,9 +116,15 @@ static void fsgsbase_check(struct vcpu *c)
         raise_ud(c);
 }
 
+/* A 16-bit operand size means nothing to these instructions. */
+static int base_size(const struct insn *i)
+{
+    return i->opsize == 8 ? 8 : 4;
+}
+
 static void base_write(struct vcpu *c, const struct insn *i, int seg)
 {
-    u64 base = reg_read(c, i->rm, i->opsize);
+    u64 base = reg_read(c, i->rm, base_size(i));
 
     fsgsbase_check(c);
     if (!canonical(base))
@@ -129,13 +135,13 @@ static void base_write(struct vcpu *c, const struct insn *i, int seg)
 static void rdfsbase(struct vcpu *c, const struct insn *i)
 {
     fsgsbase_check(c);
-    reg_write(c, i->rm, i->opsize, c->s.seg_base[SEG_FS]);
+    reg_write(c, i->rm, base_size(i), c->s.seg_base[SEG_FS]);
 }
 
 static void rdgsbase(struct vcpu *c, const struct insn *i)
 {
     fsgsbase_check(c);
-    reg_write(c, i->rm, i->opsize, c->s.seg_base[SEG_GS]);
+    reg_write(c, i->rm, base_size(i), c->s.seg_base[SEG_GS]);
 }
 
 static void wrfsbase(struct vcpu *c, const struct insn *i)

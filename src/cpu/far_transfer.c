@@ -39,7 +39,7 @@ static void target_read(struct vcpu *c, u16 sel, struct descriptor *d)
 }
 
 /* A code segment named by the instruction itself: no change of privilege. */
-static void direct_target_check(struct vcpu *c, struct descriptor *d, u64 offset)
+static void direct_target_check(struct vcpu *c, struct descriptor *d)
 {
     u32 error = selector_error(d->sel);
     int dpl = attr_dpl(d->attr), rpl = d->sel & 3;
@@ -50,8 +50,6 @@ static void direct_target_check(struct vcpu *c, struct descriptor *d, u64 offset
         raise_error(c, EXC_GP, error);
     if (!(d->attr & SEG_P))
         raise_error(c, EXC_NP, error);
-    if (!code_offset_valid(c, d, offset))
-        raise_gp0(c);
 }
 
 /* Gates and TSSs demand that the caller and the selector are privileged enough. */
@@ -140,7 +138,9 @@ void far_jump(struct vcpu *c, u16 sel, u64 offset, int size)
     }
     target_read(c, sel, &d);
     if (attr_is_code(d.attr)) {
-        direct_target_check(c, &d, offset);
+        direct_target_check(c, &d);
+        if (!code_offset_valid(c, &d, offset))
+            raise_gp0(c);
         descriptor_set_accessed(c, &d);
         code_enter(c, &d, c->s.cpl, offset);
     } else if (system_target(c, &d, TASK_JUMP)) {
@@ -164,6 +164,30 @@ static void return_address_push(struct vcpu *c, int size)
     stack_reserve(c, &st, 2, size);
     return_address_put(c, &st, size);
     stack_set(c, st.sp);
+}
+
+/* Calls code segment d. The return address is stored before the offset is checked, as processors do it. From compatibility mode to 64-bit code
+ * the push already happens as in 64-bit mode, without the base of SS and with all of RSP. */
+static void direct_call(struct vcpu *c, const struct descriptor *d, u64 offset, int size)
+{
+    struct stack st;
+    bool to64 = long_mode(c) && d->attr & SEG_L;
+
+    stack_current(c, &st, 0);
+    if (to64) {
+        st.base = 0;
+        st.mask = ~0ull;
+        st.flat = true;
+    }
+    stack_reserve(c, &st, 2, size);
+    return_address_put(c, &st, size);
+    if (!code_offset_valid(c, d, offset))
+        raise_gp0(c);
+    if (to64)
+        c->s.gpr[RSP] = st.sp;
+    else
+        stack_set(c, st.sp);
+    code_enter(c, d, c->s.cpl, offset);
 }
 
 #define GATE_PARAMS_MAX 31
@@ -240,10 +264,9 @@ void far_call(struct vcpu *c, u16 sel, u64 offset, int size)
     }
     target_read(c, sel, &d);
     if (attr_is_code(d.attr)) {
-        direct_target_check(c, &d, offset);
+        direct_target_check(c, &d);
         descriptor_set_accessed(c, &d);
-        return_address_push(c, size);
-        code_enter(c, &d, c->s.cpl, offset);
+        direct_call(c, &d, offset, size);
     } else if (system_target(c, &d, TASK_CALL)) {
         call_gate_follow(c, &d);
     }
@@ -254,6 +277,12 @@ void far_call(struct vcpu *c, u16 sel, u64 offset, int size)
 static u64 stack_peek(struct vcpu *c, u32 at, int size)
 {
     return mem_read(c, stack_linear(c, c->s.gpr[RSP] + at, (u32)size, false), size);
+}
+
+/* A selector there: two bytes, whatever the operand size. */
+static u16 selector_peek(struct vcpu *c, u32 at)
+{
+    return (u16)stack_peek(c, at, 2);
 }
 
 /* The code segment that a RET or IRET returns to. */
@@ -271,12 +300,15 @@ static void return_target_check(struct vcpu *c, u16 sel, struct descriptor *d)
         raise_error(c, EXC_NP, error);
 }
 
-/* The last check of a return: the new stack's come before it. */
-static void return_offset_check(struct vcpu *c, struct descriptor *d, u64 offset)
+/* The last check of a return: the new stack's come before it. Returns the offset as it counts: 32 bits outside 64-bit code. */
+static u64 return_offset_check(struct vcpu *c, struct descriptor *d, u64 offset)
 {
+    if (long_mode(c) && !(d->attr & SEG_L))
+        offset = (u32)offset;
     if (!code_offset_valid(c, d, offset))
         raise_gp0(c);
     descriptor_set_accessed(c, d);
+    return offset;
 }
 
 /* The stack that comes with it; `code` is the code segment returned to. False: a null selector, which 64-bit code
@@ -309,6 +341,13 @@ static void stack_enter(struct vcpu *c, u16 sel, const struct descriptor *d, boo
     stack_set(c, sp + release);
 }
 
+/* After the new code segment: 64-bit code has a stack of 64 bits. */
+static void stack_release(struct vcpu *c, u32 bytes)
+{
+    vcpu_mode_update(c);
+    stack_set(c, c->s.gpr[RSP] + bytes);
+}
+
 /* Returning outwards, data segments that the outer level may not use become null. Their bases stay: a 64-bit kernel that
  * keeps a selector of its own in GS finds its base again after a trip through user mode. Null selectors lose their RPL: so Intel's processors do it. */
 static void data_segments_drop(struct vcpu *c)
@@ -336,7 +375,7 @@ static void return_outer(struct vcpu *c, struct descriptor *code, u64 offset, in
     struct descriptor ss;
     bool present = return_stack_check(c, sel, code, &ss);
 
-    return_offset_check(c, code, offset);
+    offset = return_offset_check(c, code, offset);
     code_enter(c, code, code->sel & 3, offset);
     stack_enter(c, sel, &ss, present, sp, release);
     data_segments_drop(c);
@@ -344,8 +383,8 @@ static void return_outer(struct vcpu *c, struct descriptor *code, u64 offset, in
 
 void far_return(struct vcpu *c, int size, u16 release)
 {
+    u16 sel = selector_peek(c, (u32)size); /* first: it is the one that faults, if both do */
     u64 offset = stack_peek(c, 0, size);
-    u16 sel = (u16)stack_peek(c, (u32)size, size);
     struct descriptor d;
 
     if (selectors_are_addresses(c)) {
@@ -359,9 +398,9 @@ void far_return(struct vcpu *c, int size, u16 release)
     if ((sel & 3) > c->s.cpl) {
         return_outer(c, &d, offset, size, release);
     } else {
-        return_offset_check(c, &d, offset);
-        stack_set(c, c->s.gpr[RSP] + 2 * (u32)size + release);
+        offset = return_offset_check(c, &d, offset);
         code_enter(c, &d, c->s.cpl, offset);
+        stack_release(c, 2 * (u32)size + release);
     }
     vcpu_mode_update(c);
 }
@@ -448,9 +487,9 @@ static void iret_to_v86(struct vcpu *c, u64 offset, u16 cs, u64 flags)
 
 static void iret_same(struct vcpu *c, struct descriptor *code, u64 offset, u64 flags, int size)
 {
-    return_offset_check(c, code, offset);
-    stack_set(c, c->s.gpr[RSP] + 3 * (u32)size);
+    offset = return_offset_check(c, code, offset);
     code_enter(c, code, c->s.cpl, offset);
+    stack_release(c, 3 * (u32)size);
     flags_load(c, flags);
 }
 
@@ -462,7 +501,7 @@ static void iret_stack(struct vcpu *c, struct descriptor *code, u64 offset, u64 
     struct descriptor ss;
     bool present = return_stack_check(c, sel, code, &ss), outer = (code->sel & 3) > c->s.cpl;
 
-    return_offset_check(c, code, offset);
+    offset = return_offset_check(c, code, offset);
     code_enter(c, code, code->sel & 3, offset);
     flags_load(c, flags);
     stack_enter(c, sel, &ss, present, sp, 0);
@@ -472,8 +511,9 @@ static void iret_stack(struct vcpu *c, struct descriptor *code, u64 offset, u64 
 
 static void iret_protected(struct vcpu *c, int size)
 {
-    u64 offset = stack_peek(c, 0, size), flags = stack_peek(c, 2 * (u32)size, size);
-    u16 sel = (u16)stack_peek(c, (u32)size, size);
+    u64 flags = stack_peek(c, 2 * (u32)size, size); /* from the top: it is the first that faults, if several do */
+    u16 sel = selector_peek(c, (u32)size);
+    u64 offset = stack_peek(c, 0, size);
     struct descriptor d;
 
     if (flags & FLAG_VM && size == 4 && c->s.cpl == 0 && !long_mode(c)) {

@@ -200,6 +200,16 @@ static struct block *block_decode(struct vcpu *c, const u8 *hva)
     return b;
 }
 
+/* Outside 64-bit mode RIP must lie within the code segment. */
+static void check_code_limit(struct vcpu *c, u64 len)
+{
+    if (code64(c))
+        return;
+    c->s.gpr[RIP] &= 0xffffffff;
+    if (c->s.gpr[RIP] + len - 1 > c->s.seg_limit[SEG_CS])
+        raise_gp0(c);
+}
+
 /* Fetches up to 15 bytes that may cross a page or come from a device, and decodes one instruction. */
 static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
 {
@@ -211,7 +221,10 @@ static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
 
     for (u64 n = 0; n < 15; n++) {
         u64 at = (lin + n) & c->lin_mask;
-        struct tlb_entry *t = interp_fetch_entry(c, at);
+        struct tlb_entry *t;
+
+        check_code_limit(c, n + 1); /* before what paging says */
+        t = interp_fetch_entry(c, at);
 
         if (t->fetch & TLB_MMIO) {
             ext_save(c);
@@ -270,16 +283,6 @@ static inline struct block *block_find(struct vcpu *c, u64 lin)
     if (likely(q->lin == lin && q->key == c->fetch_key && q->block && block_fresh(q->block)))
         return q->block;
     return block_find_slow(c, lin);
-}
-
-/* Outside 64-bit mode RIP must lie within the code segment. */
-static void check_code_limit(struct vcpu *c, u64 len)
-{
-    if (code64(c))
-        return;
-    c->s.gpr[RIP] &= 0xffffffff;
-    if (c->s.gpr[RIP] + len - 1 > c->s.seg_limit[SEG_CS])
-        raise_gp0(c);
 }
 
 /* Runs instructions from i, the first of its block, up to `end`, or to where a handler moves block_end. RIP is that of `i`, and afterwards that of

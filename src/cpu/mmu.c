@@ -282,9 +282,14 @@ static bool stack_access(struct vcpu *c, u64 gva)
     }
 }
 
-static void check_canonical(struct vcpu *c, u64 gva)
+static bool canonical_address(u64 gva)
 {
-    if (!long_mode(c) || (u64)((s64)(gva << 16) >> 16) == gva)
+    return (u64)((s64)(gva << 16) >> 16) == gva;
+}
+
+void mmu_check_canonical(struct vcpu *c, u64 gva, u32 size)
+{
+    if (!long_mode(c) || (canonical_address(gva) && canonical_address((gva + size - 1) & c->lin_mask)))
         return;
     if (c->delivering >= 0 || stack_access(c, gva))
         raise_error(c, EXC_SS, 0);
@@ -343,7 +348,7 @@ struct tlb_entry *tlb_fill(struct vcpu *c, u64 gva, enum mmu_access access, int 
     struct walk w;
     u32 allowed;
 
-    check_canonical(c, gva);
+    mmu_check_canonical(c, gva, 1);
     do {
         walk_start(c, &w, gva);
         if (w.reserved || !w.present)

@@ -89,6 +89,9 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_FETCH };
  * bits, fills and returns the TLB entry. Raises #PF, or #GP(0)/#SS(0) for non-canonical addresses (`stack` chooses). */
 struct tlb_entry *tlb_fill(struct vcpu *c, u64 gva, enum mmu_access access, int mmu);
 
+/* Raises #GP(0) or #SS(0) unless all of [gva, gva+size) is canonical, where that is asked for. */
+void mmu_check_canonical(struct vcpu *c, u64 gva, u32 size);
+
 /* A walk for debuggers: gpa of gva, no side effects, no permission checks. False when not mapped. */
 bool mmu_translate_debug(struct vcpu *c, u64 gva, u64 *gpa);
 

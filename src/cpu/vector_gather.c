@@ -115,6 +115,12 @@ static void data_set(struct vcpu *c, const struct gather *g, u8 data[64], int le
     ext_vector_set(c, g->data, data);
 }
 
+/* The alignment of elements is not checked. */
+static int element_mmu(const struct vcpu *c)
+{
+    return c->mmu_index == MMU_ALIGN ? MMU_USER : c->mmu_index;
+}
+
 static void exec_gather(struct vcpu *c, const struct insn *i)
 {
     struct gather g = gather_of(i);
@@ -132,7 +138,7 @@ static void exec_gather(struct vcpu *c, const struct insn *i)
 
         if (!(todo >> n & 1))
             continue;
-        val = mem_read(c, gather_linear(c, i, &g, index, n, false), g.data_size);
+        val = mem_read_as(c, gather_linear(c, i, &g, index, n, false), g.data_size, element_mmu(c));
         memcpy(data + n * g.data_size, &val, g.data_size);
         todo &= ~BIT(n);
         data_set(c, &g, data, g.length);
@@ -155,7 +161,7 @@ static void exec_scatter(struct vcpu *c, const struct insn *i)
     for (int n = 0; n < g.count; n++) {
         if (!(todo >> n & 1))
             continue;
-        mem_write(c, gather_linear(c, i, &g, index, n, true), g.data_size, element_get(data, n, g.data_size));
+        mem_write_as(c, gather_linear(c, i, &g, index, n, true), g.data_size, element_get(data, n, g.data_size), element_mmu(c));
         todo &= ~BIT(n);
         mask_set(c, &g, todo);
     }

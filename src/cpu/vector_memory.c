@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cpu/access.h"
+#include "cpu/tlb.h"
 #include "cpu/vector_op.h"
 #include "cpu/xstate.h"
 
@@ -135,6 +136,12 @@ static u8 required_alignment(const struct vector_op *op, const ZydisDecodedInstr
     }
 }
 
+/* Exception class 11: alignment is not checked. */
+static bool never_ac(ZydisExceptionClass class)
+{
+    return class == ZYDIS_EXCEPTION_CLASS_AVX11 || class == ZYDIS_EXCEPTION_CLASS_E11 || class == ZYDIS_EXCEPTION_CLASS_E11NF;
+}
+
 void vector_memory_describe(struct vector_op *op, const struct insn_source *src)
 {
     const ZydisDecodedOperand *mem = vector_memory_operand(src);
@@ -145,6 +152,7 @@ void vector_memory_describe(struct vector_op *op, const struct insn_source *src)
     op->element_size = (u8)(mem->element_size / 8);
     op->elements = op->element_size ? (u8)(op->size / op->element_size) : 0;
     op->align = required_alignment(op, src->zi);
+    op->never_ac = never_ac(src->zi->meta.exception_class);
     describe_mask(op, src);
     if (op->mask == VM_NONE) /* nothing else may tell stubs apart that are the same */
         op->element_size = op->elements = op->lanes = 0;
@@ -209,7 +217,7 @@ struct bounce {
 
 static u64 element_linear(struct vcpu *c, const struct bounce *b, u32 n, bool write)
 {
-    return seg_linear(c, b->i->seg, b->ea + n * b->size, b->size, write);
+    return seg_linear(c, b->i->seg, (b->ea + n * b->size) & c->lin_mask, b->size, write);
 }
 
 static void bounce_read(struct vcpu *c, const struct bounce *b)
@@ -219,10 +227,20 @@ static void bounce_read(struct vcpu *c, const struct bounce *b)
             mem_read_bytes(c, element_linear(c, b, n, false), b->p + n * b->size, b->size);
 }
 
+/* Elements are in different places as far as segments and canonical addresses go, and those checks come before paging. */
+static void check_elements(struct vcpu *c, const struct bounce *b, bool write)
+{
+    for (u32 n = 0; n < b->count; n++)
+        if (b->active >> n & 1)
+            mmu_check_canonical(c, element_linear(c, b, n, write), b->size);
+}
+
 static void bounce_probe(struct vcpu *c, const struct vector_op *op, const struct bounce *b)
 {
     if (op->faults_whole)
         mem_probe_write(c, seg_linear(c, b->i->seg, b->ea, op->size, true), op->size, c->mmu_index);
+    if (op->mask != VM_NONE)
+        check_elements(c, b, true);
     for (u32 n = 0; n < b->count; n++)
         if (b->active >> n & 1)
             mem_probe_write(c, element_linear(c, b, n, true), b->size, c->mmu_index);
@@ -235,15 +253,37 @@ static void bounce_write(struct vcpu *c, const struct bounce *b)
             mem_write_bytes(c, element_linear(c, b, n, true), b->p + n * b->size, b->size);
 }
 
-/* #GP of instructions that want alignment comes before any page fault. #AC is for scalars: of vectors the manual
- * leaves it open. */
-static void check_operand_alignment(struct vcpu *c, const struct vector_op *op, u64 gva, u64 active)
+/* MASKMOVDQU and MASKMOVQ: the operand counts as a whole, whatever the mask. */
+static bool byte_mask(const struct vector_op *op)
 {
-    u32 scalar = op->size == 10 ? 8 : op->size;
+    return op->mask == VM_SIGNS_MMX || (op->mask == VM_SIGNS && op->element_size == 1);
+}
 
-    if (op->align && active && gva & (op->align - 1u))
+/* The alignment that #AC asks for, where it is checked: of scalars their size. Of vectors the manual leaves it open, and processors ask for
+ * none, nor of operands whose elements are all masked out; but of eight bytes for MASKMOVDQU and MASKMOVQ. */
+static u32 checked_alignment(const struct vector_op *op, u64 active)
+{
+    if (byte_mask(op))
+        return 8;
+    if (op->never_ac || op->mask == VM_PACKED || op->mask == VM_SIGNS || !active)
+        return 1;
+    return op->size == 10 ? 8 : op->size <= 8 ? op->size : 1;
+}
+
+/* What comes before page faults: #GP of instructions that want alignment, then segments, then #AC. Stores find out about their segment when
+ * they store: they have set flags in MXCSR by then, and those of the x87 may not store at all. */
+static void check_operand(struct vcpu *c, const struct insn *i, const struct vector_op *op, const struct bounce *b)
+{
+    u64 gva = (c->lin_base[i->seg] + b->ea) & c->lin_mask;
+    bool misaligned = c->mmu_index == MMU_ALIGN && gva & (checked_alignment(op, b->active) - 1) && !(op->x87 && op->write);
+
+    if (op->align && b->active && gva & (op->align - 1u))
         raise_gp0(c);
-    if (c->mmu_index == MMU_ALIGN && op->mask == VM_NONE && scalar <= 8 && gva & (scalar - 1))
+    if (byte_mask(op) || (op->mask == VM_NONE && (!op->write || misaligned)))
+        mmu_check_canonical(c, seg_linear(c, i->seg, b->ea, op->size, op->write), misaligned ? 1 : op->size);
+    if (op->mask != VM_NONE && (!op->write || misaligned))
+        check_elements(c, b, op->write);
+    if (misaligned)
         raise_error(c, EXC_AC, 0);
 }
 
@@ -258,7 +298,7 @@ static void bounce_setup(struct vcpu *c, const struct insn *i, const struct vect
     b->active = op->mask == VM_NONE ? 1 : active_elements(c, op);
     b->count = op->mask == VM_NONE ? 1 : op->elements;
     b->size = op->mask == VM_NONE ? op->size : op->element_size;
-    check_operand_alignment(c, op, gva, b->active);
+    check_operand(c, i, op, b);
 }
 
 /* Unmasked invalid operation, overflow and underflow leave the destination alone, so that it does not fault either. */
@@ -301,6 +341,7 @@ static u32 x87_store_slow(struct vcpu *c, const struct vector_op *op, const stru
     if (!x87_stored(c, fsw))
         return fsw;
     x87_swap(c, image);
+    mem_check_alignment(c, element_linear(c, b, 0, true), MIN(b->size, 8u));
     bounce_probe(c, op, b);
     x87_swap(c, image);
     bounce_write(c, b);

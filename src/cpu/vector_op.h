@@ -25,6 +25,7 @@ struct vector_op {
     u16 size;       /* of the memory operand, bytes; 0: none */
     u8 read, write; /* what is done to it */
     u8 align;       /* the operand must be aligned to this, #GP; 0: it need not */
+    u8 never_ac;    /* alignment checks do not apply */
     u8 mask;        /* enum vector_mask */
     u8 faults_whole; /* a masked store whose inactive elements are not written, but fault */
     u8 mask_reg;

@@ -107,8 +107,7 @@ static void pointers_load(struct vcpu *c, const u32 words[7], u32 size)
     c->s.fcs = (u16)words[4];
     c->s.fdp = words[5];
     c->s.fds = (u16)words[6];
-    if (size == 28) /* the 16-bit protected format has no opcode */
-        c->s.fop = words[4] >> 16 & FOP_MASK;
+    c->s.fop = words[4] >> 16 & FOP_MASK; /* the 16-bit format has none: 0 */
 }
 
 /* Leaves the registers saved: the copying around it may use the host's. */
@@ -131,6 +130,7 @@ static void store_image(struct vcpu *c, const struct insn *i, u32 regs)
 
     vector_check(c, VC_X87_CONTROL);
     gva = insn_linear(c, i, size + regs, true);
+    mem_check_alignment(c, gva, size / 7);
     mem_probe_write(c, gva, size + regs, c->mmu_index);
     run_native(c, i, &image);
     env_build(c, image.env, size, out);
@@ -164,6 +164,7 @@ static void load_image(struct vcpu *c, const struct insn *i, u32 regs)
     vector_fwait(c)->run(NULL, c); /* a pending exception comes before faults of the operand */
     ext_save(c);
     gva = insn_linear(c, i, size + regs, false);
+    mem_check_alignment(c, gva, size / 7);
     mem_read_bytes(c, gva, in, size + regs);
     env_words(in, size, words);
     for (int n = 0; n < 7; n++)

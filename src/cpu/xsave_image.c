@@ -81,8 +81,12 @@ static void pieces_read(struct vcpu *c, const struct insn *i, const struct piece
 
 static void check_alignment(struct vcpu *c, const struct insn *i, u32 align)
 {
-    if (insn_linear(c, i, 1, false) & (align - 1))
-        raise_gp0(c);
+    u64 gva = insn_linear(c, i, 1, false);
+
+    if (!(gva & (align - 1)))
+        return;
+    mem_check_alignment(c, gva, 4);
+    raise_gp0(c);
 }
 
 /* How much of a component an access outside 64-bit mode reaches: registers 0 to 7. */
