@@ -477,6 +477,14 @@ static void map_changes(void **unused)
     guest_free(&g);
 }
 
+/* Streams with others are refused: base/state.h. */
+static void bools_true(u8 *s)
+{
+    for (const struct state_field *f = vcpu_state_table.fields; f->name; f++)
+        for (u32 n = 0; f->kind == STATE_BOOL && n < f->count; n++)
+            s[f->offset + n] &= 1;
+}
+
 /* Whatever a snapshot holds, the machine must stay ours: it may shut down, or run what it likes. */
 static void hostile_states(void **unused)
 {
@@ -495,6 +503,7 @@ static void hostile_states(void **unused)
         load_compute(&g);
         for (int n = rand() % 8; n >= 0; n--)
             s[(size_t)rand() % offsetof(struct vcpu_state, xsave)] = (u8)rand();
+        bools_true(s);
         g.c->s.activity = VCPU_ACTIVE;
         g.c->s.cpl &= 3;
         vcpu_state_changed(g.c);
