@@ -209,8 +209,8 @@ static void verw(struct vcpu *c, const struct insn *i)
     zf_set(c, selector_visible(c, selector_operand(c, i), &d) && attr_is_writable_data(d.attr));
 }
 
-/* Raises the RPL of the destination to the source's. */
-/* The segment must be writable, the page only if the selector changes: so processors do it. */
+/* Raises the RPL of the destination to the source's. Segment and page must be writable only if that changes something: so
+ * today's processors do it. */
 static void arpl(struct vcpu *c, const struct insn *i)
 {
     u16 rpl = REG16(c, i->reg) & 3, sel, raised;
