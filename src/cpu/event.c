@@ -65,6 +65,7 @@ void vcpu_events_deliver(struct vcpu *c)
         vcpu_init_signal(c);
         return;
     }
+    c->event_held = true; /* until it turns out that there is none */
     if (c->s.int_shadow) { /* one more instruction first; ATTN_STEP is set and brings us back */
         __atomic_or_fetch(&c->attention, ATTN_EVENT, __ATOMIC_SEQ_CST);
         return;
@@ -75,6 +76,7 @@ void vcpu_events_deliver(struct vcpu *c)
         exception_deliver(c, EVENT_EXTERNAL, EXC_NMI, false, 0);
         return;
     }
+    c->event_held = lapic_interrupt_waiting(c);
     if (!interrupt_possible(c))
         return;
     vector = lapic_interrupt_take(c);

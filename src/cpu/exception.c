@@ -55,7 +55,7 @@ static void flags_attend(struct vcpu *c, u64 old, u64 now)
 {
     u32 bits = 0;
 
-    if (now & ~old & FLAG_IF)
+    if (now & ~old & FLAG_IF && c->event_held)
         bits |= ATTN_EVENT;
     if (now & (FLAG_TF | FLAG_RF))
         bits |= ATTN_STEP;

@@ -54,7 +54,7 @@ static void sti(struct vcpu *c, const struct insn *i)
         return;
     c->s.rflags |= FLAG_IF;
     c->s.int_shadow = true;
-    __atomic_or_fetch(&c->attention, ATTN_STEP | ATTN_EVENT, __ATOMIC_RELAXED);
+    __atomic_or_fetch(&c->attention, c->event_held ? ATTN_STEP | ATTN_EVENT : ATTN_STEP, __ATOMIC_RELAXED);
 }
 
 static void lahf(struct vcpu *c, const struct insn *i)

@@ -26,12 +26,20 @@ static_assert(sizeof(struct jit_jumps) * MMU_SETS <= VCPU_ENGINE_ROOM, "jump tab
 
 /* ---- what is translated ---- */
 
-static u32 vector_classes(const struct vcpu *c)
+static u32 vector_classes(struct vcpu *c)
 {
+    struct jit *j = c->jit;
     u32 bits = 0;
 
+    if (likely(j->key_of[0] == c->s.cr0 && j->key_of[1] == c->s.cr4 && j->key_of[2] == c->s.xcr0 && j->key_v86 == v86_mode(c)))
+        return j->vector_classes;
     for (int class = 0; class < VC_COUNT; class++)
         bits |= (u32)vector_allowed(c, (enum vector_class)class) << class;
+    j->key_of[0] = c->s.cr0;
+    j->key_of[1] = c->s.cr4;
+    j->key_of[2] = c->s.xcr0;
+    j->key_v86 = v86_mode(c);
+    j->vector_classes = bits;
     return bits;
 }
 
@@ -47,7 +55,7 @@ static bool translatable(const struct vcpu *c)
            !(c->lin_base[SEG_ES] | c->lin_base[SEG_CS] | c->lin_base[SEG_SS] | c->lin_base[SEG_DS]);
 }
 
-static u32 jit_key(const struct vcpu *c)
+static u32 jit_key(struct vcpu *c)
 {
     u32 key = c->code_size | (u32)c->mmu_index << JIT_KEY_SET_SHIFT | vector_classes(c) << JIT_KEY_VECTOR_SHIFT;
 
@@ -169,6 +177,32 @@ static void patch(struct jit_link *l, const struct jit_block *b)
     *(u32_any *)l->rel32 = (u32)(s32)(to - (l->exec + 4));
 }
 
+/* Forgets jumps that mappings which changed have made wrong. */
+static void jumps_refresh(struct vcpu *c)
+{
+    struct jit *j = c->jit;
+
+    if (j->jump_generation != c->tlb->jump_generation) {
+        jit_jumps_flush(c);
+    } else {
+        for (int n = 0; n < MMU_SETS; n++)
+            if (c->jumps[n].local)
+                jit_jumps_clear(&c->jumps[n]);
+    }
+    j->jump_generation = c->tlb->jump_generation;
+    j->local_generation = c->tlb->local_generation;
+}
+
+static void jump_add(struct vcpu *c, struct jit_jumps *t, u32 slot, const u8 *code)
+{
+    if (t->rip[slot] == JIT_NO_RIP)
+        t->fill[t->filled++] = (u16)slot;
+    t->rip[slot] = c->s.gpr[RIP];
+    t->code[slot] = code;
+    t->local |= !tlb_origin(c->tlb, interp_fetch_entry(c, c->s.gpr[RIP]))->global;
+    tlb_note_jump(c->tlb, c->s.gpr[RIP]);
+}
+
 /* Code to enter at RIP with the flags in RAX. */
 static const u8 *code_for(struct vcpu *c, struct jit_link *from)
 {
@@ -176,10 +210,8 @@ static const u8 *code_for(struct vcpu *c, struct jit_link *from)
     struct jit_jumps *t;
     struct jit_block *b;
 
-    if (c->jit->generation != c->tlb->fetch_generation) {
-        jit_jumps_flush(c);
-        c->jit->generation = c->tlb->fetch_generation;
-    }
+    if (c->jit->jump_generation != c->tlb->jump_generation || c->jit->local_generation != c->tlb->local_generation)
+        jumps_refresh(c);
     t = jumps_for(c, key);
     if (!from && t->rip[slot] == c->s.gpr[RIP])
         return t->code[slot];
@@ -188,10 +220,7 @@ static const u8 *code_for(struct vcpu *c, struct jit_link *from)
         return NULL;
     if (from && c->jit->link_epoch == c->jit->epoch)
         patch(from, b);
-    if (t->rip[slot] == JIT_NO_RIP)
-        t->fill[t->filled++] = (u16)slot;
-    t->rip[slot] = c->s.gpr[RIP];
-    t->code[slot] = b->entry_saved;
+    jump_add(c, t, slot, b->entry_saved);
     return b->entry_saved;
 }
 
@@ -335,6 +364,7 @@ void jit_jumps_flush(struct vcpu *c)
 {
     for (int n = 0; n < MMU_SETS; n++)
         jit_jumps_clear(&c->jumps[n]);
+    tlb_forget_jumps(c->tlb);
 }
 
 void jit_engine_flush(struct vcpu *c)

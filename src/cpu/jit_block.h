@@ -24,6 +24,7 @@ struct jit_jumps {
     u16 fill[JIT_JUMPS]; /* which are in use */
     u32 filled;
     u32 key;
+    bool local; /* some are not in global pages */
 };
 #define JIT_NO_RIP 0x8000000000000001ull /* not canonical; generated code compares whole addresses */
 

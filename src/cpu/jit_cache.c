@@ -104,7 +104,7 @@ static u32 hash_slot(const u8 *hva)
 {
     u64 h = (u64)hva;
 
-    return (u32)(h ^ h >> 14) & (JIT_HASH_SIZE - 1);
+    return (u32)(h ^ h >> 16) & (JIT_HASH_SIZE - 1);
 }
 
 struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key)
@@ -213,6 +213,7 @@ void jit_jumps_clear(struct jit_jumps *t)
     for (u32 n = 0; n < t->filled; n++)
         t->rip[t->fill[n]] = JIT_NO_RIP;
     t->filled = 0;
+    t->local = false;
 }
 
 /* ---- faults of the host in translated code ---- */

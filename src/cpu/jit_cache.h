@@ -4,7 +4,7 @@
 #include "cpu/jit_block.h"
 #include "jit/code_cache.h"
 
-#define JIT_HASH_SIZE 16384
+#define JIT_HASH_SIZE 65536
 
 struct jit {
     struct code_cache *code;
@@ -18,7 +18,10 @@ struct jit {
     u32 hot_start;           /* behind the thunks */
     u32 epoch;               /* raised when everything was forgotten */
     u32 link_epoch;          /* when the last link was returned */
-    u32 generation;          /* of the TLB's fetch translations that the jump tables are for */
+    u32 jump_generation, local_generation; /* of the TLB's translations that the jump tables are for */
+    u64 key_of[3];           /* CR0, CR4, XCR0 that vector_classes is for */
+    bool key_v86;
+    u32 vector_classes;
     const u8 *enter, *exit, *slow; /* thunks */
     struct insn spare;
     struct jit_block *hash[JIT_HASH_SIZE];

@@ -30,7 +30,8 @@ enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16, PF_PK = 32 };
 struct walk {
     u64 gpa;        /* of the 4 KiB page that holds the address */
     bool user, writable, nx, dirty;
-    bool large;
+    bool global;
+    int shift;      /* log of the size of its page */
     u8 key; /* protection key */
     int levels;     /* entries passed, the leaf last */
     u8 *entry[LEVELS_MAX]; /* where they are; NULL: a PAE page-directory-pointer register */
@@ -71,10 +72,11 @@ static void walk_permissions(struct walk *w, u64 entry)
 }
 
 /* The leaf was found: `shift` is the log of the page size. */
-static void walk_leaf(struct walk *w, u64 entry, u64 base, int shift, u64 gva)
+static void walk_leaf(const struct vcpu *c, struct walk *w, u64 entry, u64 base, int shift, u64 gva)
 {
     w->dirty = entry & PTE_D;
-    w->large = shift > PAGE_SHIFT;
+    w->shift = shift;
+    w->global = entry & PTE_G && c->s.cr4 & CR4_PGE;
     w->key = entry >> 59 & 15; /* counts in long mode alone */
     w->gpa = base | (gva & ((1ull << shift) - 1) & PAGE_MASK);
     w->present = true;
@@ -94,14 +96,14 @@ static void walk_32bit(struct vcpu *c, struct walk *w, u64 gva)
         u64 base = (pde & 0xffc00000) | (pde >> 13 & 0xff) << 32;
 
         w->reserved = pde & 1 << 21 || base & ~gpa_mask(c);
-        walk_leaf(w, pde, base, 22, gva);
+        walk_leaf(c, w, pde, base, 22, gva);
         return;
     }
     pte = entry_read(c, w, (pde & 0xfffff000) + (gva >> 12 & 0x3ff) * 4);
     if (!(pte & PTE_P))
         return;
     walk_permissions(w, pte);
-    walk_leaf(w, pte, pte & 0xfffff000, 12, gva);
+    walk_leaf(c, w, pte, pte & 0xfffff000, 12, gva);
 }
 
 /* Address bits of a PAE or 4-level entry that must be zero. */
@@ -127,7 +129,7 @@ static void walk_64bit_entries(struct vcpu *c, struct walk *w, u64 gva, u64 tabl
         if (entry & reserved)
             w->reserved = true;
         if (shift == 12) {
-            walk_leaf(w, entry, base, shift, gva);
+            walk_leaf(c, w, entry, base, shift, gva);
             return;
         }
         if (entry & PTE_PS) {
@@ -135,7 +137,7 @@ static void walk_64bit_entries(struct vcpu *c, struct walk *w, u64 gva, u64 tabl
                 w->reserved = true;
             else if (base & ((1ull << shift) - 1) & ~0x1000ull) /* bit 12 is PAT */
                 w->reserved = true;
-            walk_leaf(w, entry, base & ~((1ull << shift) - 1), shift, gva);
+            walk_leaf(c, w, entry, base & ~((1ull << shift) - 1), shift, gva);
             return;
         }
         if (w->reserved)
@@ -156,8 +158,9 @@ static void walk_pae(struct vcpu *c, struct walk *w, u64 gva)
 static void walk_start(struct vcpu *c, struct walk *w, u64 gva)
 {
     w->levels = 0;
+    w->shift = PAGE_SHIFT;
     w->user = w->writable = true;
-    w->nx = w->dirty = w->large = w->present = w->reserved = false;
+    w->nx = w->dirty = w->global = w->present = w->reserved = false;
     if (!(c->s.cr0 & CR0_PG)) {
         w->gpa = gva & 0xffffffff & PAGE_MASK;
         w->dirty = w->present = true;
@@ -339,7 +342,9 @@ static struct tlb_entry *tlb_store(struct vcpu *c, const struct walk *w, u64 gva
         tlb_origin(c->tlb, t)->listed = true;
         c->tlb->fill[mmu][c->tlb->filled[mmu]++] = (u16)(t - c->tlb->set[mmu]);
     }
-    c->tlb->large_pages |= w->large;
+    tlb_origin(c->tlb, t)->global = w->global;
+    if (w->shift > PAGE_SHIFT)
+        tlb_note_large(c->tlb, gva, w->shift);
     return t;
 }
 
@@ -403,5 +408,5 @@ void mmu_load_cr3(struct vcpu *c, u64 cr3)
     if (trace_on(MMU))
         ext_save(c);
     trace(MMU, "vcpu %d: CR3 %#llx", c->index, (unsigned long long)cr3);
-    tlb_flush(c);
+    tlb_flush_local(c);
 }

@@ -15,10 +15,25 @@ static void fetch_changed(struct vcpu *c)
     c->fetch_key = (u64)c->tlb->fetch_generation << 8 | (c->fetch_key & 0xff);
 }
 
+static void bits_clear(u64 *bits, int words)
+{
+    for (int n = 0; n < words; n++)
+        __atomic_store_n(&bits[n], 0, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
+}
+
+static bool bit_get(const u64 *bits, u64 n)
+{
+    return bits[n / 64 % (TLB_ENTRIES / 64)] >> (n % 64) & 1;
+}
+
+static void bit_set(u64 *bits, u64 n)
+{
+    bits[n / 64 % (TLB_ENTRIES / 64)] |= 1ull << (n % 64);
+}
+
 void tlb_init(struct vcpu *c)
 {
     c->tlb->fetch_generation = 0;
-    c->tlb->large_pages = false;
     for (int set = 0; set < MMU_SETS; set++) {
         c->tlb->filled[set] = 0;
         for (int i = 0; i < TLB_ENTRIES; i++) {
@@ -28,31 +43,74 @@ void tlb_init(struct vcpu *c)
     }
 }
 
+static void set_flush(struct tlb *tlb, int set, bool global_too)
+{
+    int kept = 0;
+
+    for (int n = 0; n < tlb->filled[set]; n++) {
+        u16 index = tlb->fill[set][n];
+
+        if (!global_too && tlb->origin[set * TLB_ENTRIES + index].global) {
+            tlb->fill[set][kept++] = index;
+            continue;
+        }
+        tlb_entry_drop(&tlb->set[set][index], index);
+        tlb->origin[set * TLB_ENTRIES + index].listed = false;
+    }
+    tlb->filled[set] = (u16)kept;
+}
+
 void tlb_flush(struct vcpu *c)
 {
-    for (int set = 0; set < MMU_SETS; set++) {
-        for (int n = 0; n < c->tlb->filled[set]; n++) {
-            u16 index = c->tlb->fill[set][n];
+    for (int set = 0; set < MMU_SETS; set++)
+        set_flush(c->tlb, set, true);
+    bits_clear(c->tlb->large_pages, TLB_ENTRIES / 64);
+    c->tlb->giant_pages = 0;
+    c->tlb->jump_generation++;
+    fetch_changed(c);
+}
 
-            tlb_entry_drop(&c->tlb->set[set][index], index);
-            c->tlb->origin[set * TLB_ENTRIES + index].listed = false;
-        }
-        c->tlb->filled[set] = 0;
-    }
+void tlb_flush_local(struct vcpu *c)
+{
+    for (int set = 0; set < MMU_SETS; set++)
+        set_flush(c->tlb, set, false);
+    c->tlb->local_generation++;
     fetch_changed(c);
 }
 
 void tlb_flush_page(struct vcpu *c, u64 gva)
 {
-    /* entries are 4 KiB pieces, so a piece of a large page elsewhere may be asked for by any address of that page */
-    if (c->tlb->large_pages) {
+    /* entries are 4 KiB pieces, and any address of a large page asks for all of its */
+    if (bit_get(c->tlb->large_pages, gva >> 21) || c->tlb->giant_pages >> (gva >> 30 & 63) & 1) {
         tlb_flush(c);
-        c->tlb->large_pages = false;
         return;
     }
     for (int set = 0; set < MMU_SETS; set++)
         tlb_entry_drop(tlb_entry(c, set, gva), gva >> PAGE_SHIFT & (TLB_ENTRIES - 1));
+    if (bit_get(c->tlb->jump_pages, gva >> PAGE_SHIFT))
+        c->tlb->jump_generation++;
     fetch_changed(c);
+}
+
+void tlb_note_large(struct tlb *tlb, u64 gva, int shift)
+{
+    if (shift > 22) {
+        tlb->giant_pages |= 1ull << (gva >> 30 & 63);
+        return;
+    }
+    bit_set(tlb->large_pages, gva >> 21);
+    if (shift == 22) /* 4 MiB: two of the ranges */
+        bit_set(tlb->large_pages, gva >> 21 ^ 1);
+}
+
+void tlb_note_jump(struct tlb *tlb, u64 gva)
+{
+    bit_set(tlb->jump_pages, gva >> PAGE_SHIFT);
+}
+
+void tlb_forget_jumps(struct tlb *tlb)
+{
+    bits_clear(tlb->jump_pages, TLB_ENTRIES / 64);
 }
 
 void tlb_protect_code(struct vcpu *c, const u8 *hva)

@@ -37,14 +37,19 @@ struct tlb_entry {
 /* What only the slow paths ask of an entry. */
 struct tlb_origin {
     u64 gpa;     /* of the page */
+    bool global; /* stays when CR3 is loaded */
     bool listed; /* in tlb.fill */
 };
 
 struct tlb {
     u32 fetch_generation; /* raised whenever a fetch translation may have changed; keys the block cache's fast lookup */
+    u32 jump_generation;  /* the same for the translator's jump tables; but not for pages that it knows no jump to … */
+    u32 local_generation; /* … nor for CR3 loads, which raise this: only translations that are not global changed */
+    u64 jump_pages[TLB_ENTRIES / 64];  /* bit n: there may be a jump to a page whose number ends in n */
+    u64 large_pages[TLB_ENTRIES / 64]; /* bit n: there may be a piece of a large page in a 2 MiB range whose number ends in n */
+    u64 giant_pages;      /* the same for pages larger than that: bit n for 1 GiB ranges */
     u16 filled[MMU_SETS]; /* how many entries of a set are in use; a flush visits just those */
     u16 fill[MMU_SETS][TLB_ENTRIES]; /* which */
-    bool large_pages;     /* some entry is a piece of a large page */
     struct tlb_entry set[MMU_SETS][TLB_ENTRIES];
     struct tlb_origin origin[MMU_SETS * TLB_ENTRIES]; /* in the order of set[][] */
 };
@@ -78,7 +83,13 @@ static inline u8 *tlb_hva(const struct tlb_entry *t, u64 gva)
 
 void tlb_init(struct vcpu *c);                /* once, before any use */
 void tlb_flush(struct vcpu *c);               /* everything */
+void tlb_flush_local(struct vcpu *c);         /* all but global pages */
 void tlb_flush_page(struct vcpu *c, u64 gva); /* one page, all sets; large pages: everything that may share it */
+
+/* A piece of a page of 2^shift bytes is in the TLB; a jump to gva's page is known; no jump is known any more. */
+void tlb_note_large(struct tlb *tlb, u64 gva, int shift);
+void tlb_note_jump(struct tlb *tlb, u64 gva);
+void tlb_forget_jumps(struct tlb *tlb);
 
 /* Makes every fast write path to the RAM page at hva slow, in this vCPU's TLB. */
 void tlb_protect_code(struct vcpu *c, const u8 *hva);

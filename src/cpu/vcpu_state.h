@@ -135,6 +135,7 @@ struct vcpu {
     u64 fetch_key;       /* TLB generation, CPL 3, code size: what a fetch translation depends on */
 
     u32 attention;       /* atomic: ATTN_* */
+    bool event_held;     /* an interrupt waits that could not be taken when it was looked at */
     bool ext_live;       /* extended registers are in the host's units, not in s.xsave */
 
     /* the instruction under way */
