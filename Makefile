@@ -59,6 +59,7 @@ fuzz:
 # Every fuzzer for a minute, and the whole suite again and again, to find what fails rarely. ROUNDS=20 by default.
 soak: all
 	@tools/run-fuzz all $(or $(SECONDS),60)
+	@for bits in 64 32 16; do $(BUILD)/tests/insn/test_insn --bits $$bits --count 3800000 || exit 1; done
 	@tools/run-tests $(BUILD) --repeat $(or $(ROUNDS),20)
 
 fmt:

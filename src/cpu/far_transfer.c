@@ -166,28 +166,31 @@ static void return_address_push(struct vcpu *c, int size)
     stack_set(c, st.sp);
 }
 
-/* Calls code segment d. The return address is stored before the offset is checked, as processors do it. From compatibility mode to 64-bit code
- * the push already happens as in 64-bit mode, without the base of SS and with all of RSP. */
+/* The current stack as code of segment d will see it: between compatibility mode and 64-bit code the base of SS and the width change. */
+static void stack_for_code(const struct vcpu *c, const struct descriptor *d, struct stack *st)
+{
+    stack_current(c, st, 0);
+    if (!long_mode(c))
+        return;
+    st->flat = d->attr & SEG_L;
+    st->base = st->flat ? 0 : c->s.seg_base[SEG_SS];
+    st->mask = st->flat ? ~0ull : c->s.seg_attr[SEG_SS] & SEG_DB ? 0xffffffff : 0xffff;
+}
+
+/* Calls code segment d. The return address is stored before the offset is checked, and on the stack as the target will see it: as processors do
+ * it. */
 static void direct_call(struct vcpu *c, const struct descriptor *d, u64 offset, int size)
 {
     struct stack st;
-    bool to64 = long_mode(c) && d->attr & SEG_L;
 
-    stack_current(c, &st, 0);
-    if (to64) {
-        st.base = 0;
-        st.mask = ~0ull;
-        st.flat = true;
-    }
+    stack_for_code(c, d, &st);
     stack_reserve(c, &st, 2, size);
     return_address_put(c, &st, size);
     if (!code_offset_valid(c, d, offset))
         raise_gp0(c);
-    if (to64)
-        c->s.gpr[RSP] = st.sp;
-    else
-        stack_set(c, st.sp);
     code_enter(c, d, c->s.cpl, offset);
+    vcpu_mode_update(c); /* the width of the stack */
+    stack_set(c, st.sp);
 }
 
 #define GATE_PARAMS_MAX 31

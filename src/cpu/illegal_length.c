@@ -55,12 +55,12 @@ static bool payload_illegal(u8 payload)
     return payload >= 0xc0 ? !(payload & 3) : !(payload & 0xc7);
 }
 
-/* For the length just two bits of the map count. */
+/* For the length just two bits of the map count. With neither set processors stop early too, but not always at the same place. */
 static int vector_map(u8 payload)
 {
-    static const u8 maps[4] = {MAP_0F38, MAP_0F, MAP_0F38, MAP_0F3A};
+    static const u8 maps[4] = {MAP_NONE, MAP_0F, MAP_0F38, MAP_0F3A};
 
-    return payload_illegal(payload) ? MAP_NONE : maps[payload & 3];
+    return maps[payload & 3];
 }
 
 /* C4, C5 and 62 are LES, LDS and BOUND outside 64-bit mode if what follows would be a memory operand's ModRM byte. */

@@ -281,7 +281,7 @@ static void check_operand(struct vcpu *c, const struct insn *i, const struct vec
         raise_gp0(c);
     if (byte_mask(op) || (op->mask == VM_NONE && (!op->write || misaligned)))
         mmu_check_canonical(c, seg_linear(c, i->seg, b->ea, op->size, op->write), misaligned ? 1 : op->size);
-    if (op->mask != VM_NONE && (!op->write || misaligned))
+    if (op->mask != VM_NONE && !byte_mask(op) && (!op->write || misaligned))
         check_elements(c, b, op->write);
     if (misaligned)
         raise_error(c, EXC_AC, 0);

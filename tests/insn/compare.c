@@ -60,7 +60,7 @@ static bool touches_block(const struct comparison *k)
     if (masked_move(k) || k->d->zi.avx.mask.reg > ZYDIS_REGISTER_K0)
         return true;
     for (int n = 0; n < k->d->zi.operand_count; n++)
-        if (k->d->op[n].type == ZYDIS_OPERAND_TYPE_MEMORY && k->d->op[n].size > 512)
+        if (k->d->op[n].type == ZYDIS_OPERAND_TYPE_MEMORY && (k->d->op[n].size > 512 || k->d->op[n].size == 80))
             return true;
     switch (k->d->zi.mnemonic) {
     case ZYDIS_MNEMONIC_FLDENV: case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FNSAVE: case ZYDIS_MNEMONIC_FRSTOR: return true;
