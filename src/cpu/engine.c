@@ -48,10 +48,19 @@ static int choose_best(struct vcpu_group *g)
 int engine_choose(struct vcpu_group *g, struct err *e)
 {
     switch (g->config.engine) {
-    case CPU_ENGINE_AUTO: return choose_best(g);
-    case CPU_ENGINE_INTERP: g->engine = &interp_engine; return 0;
-    case CPU_ENGINE_KVM: g->engine = &kvm_engine; return 0;
-    case CPU_ENGINE_JIT: g->engine = &jit_engine; return 0;
-    default: g->engine = &lockstep_engine; return 0;
+    case CPU_ENGINE_AUTO:
+        return choose_best(g);
+    case CPU_ENGINE_INTERP:
+        g->engine = &interp_engine;
+        return 0;
+    case CPU_ENGINE_KVM:
+        g->engine = &kvm_engine;
+        return 0;
+    case CPU_ENGINE_JIT:
+        g->engine = &jit_engine;
+        return 0;
+    default:
+        g->engine = &lockstep_engine;
+        return 0;
     }
 }

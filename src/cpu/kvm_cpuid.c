@@ -1,5 +1,5 @@
-/* CPUID under KVM: the model's answers, computed once and given to the kernel, which keeps the few bits up to date that follow
- * control registers (OSXSAVE, APIC, the XSAVE size). And what of the CPU models KVM can show. */
+/* CPUID under KVM: the model's answers, computed once and given to the kernel, which keeps the few bits up to date that
+ * follow control registers (OSXSAVE, APIC, the XSAVE size). And what of the CPU models KVM can show. */
 #include "cpu/kvm_vm.h"
 
 #include <errno.h>
@@ -76,8 +76,8 @@ int kvm_cpuid_set(struct vcpu *c, struct err *e)
 }
 
 /* Ours, whatever the kernel says: they come to us, or promise nothing of the hardware. */
-static const u8 own_features[] = {FEAT_HYPERVISOR, FEAT_X2APIC, FEAT_TSC_DEADLINE, FEAT_TSC_ADJUST, FEAT_ARAT,
-                                  FEAT_MTRR, FEAT_MCE, FEAT_MCA};
+static const u8 own_features[] = {FEAT_HYPERVISOR, FEAT_X2APIC, FEAT_TSC_DEADLINE, FEAT_TSC_ADJUST,
+                                  FEAT_ARAT,       FEAT_MTRR,   FEAT_MCE,          FEAT_MCA};
 
 static void limit_add(struct cpu_model_limit *limit, const struct kvm_cpuid_entry2 *entry)
 {

@@ -1,8 +1,8 @@
 /* Which model-specific registers the kernel keeps, and which come to us (msr.c), as under every other engine.
  *
- * The kernel gets those that the hardware itself must have right while guest code runs, and those that guests use often:
- * segment bases, system call targets, EFER, PAT, speculation control, reading the TSC. The x2APIC range is never filtered;
- * without an APIC in the kernel it is unknown there, and comes to us for that reason. */
+ * The kernel gets those that the hardware itself must have right while guest code runs, and those that guests use
+ * often: segment bases, system call targets, EFER, PAT, speculation control, reading the TSC. The x2APIC range is never
+ * filtered; without an APIC in the kernel it is unknown there, and comes to us for that reason. */
 #include "cpu/kvm_vm.h"
 
 #include <errno.h>

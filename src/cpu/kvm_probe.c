@@ -1,7 +1,8 @@
 /* Times a guest on /dev/kvm: see kvm_probe.h.
  *
- * The guest is a few bytes in 32-bit protected mode without paging: a CPUID, then a loop that a timer's signal ends. CPUID must
- * show no feature, as it was told: a KVM that shows guests the host's own makes them use what it then cannot do. */
+ * The guest is a few bytes in 32-bit protected mode without paging: a CPUID, then a loop that a timer's signal ends.
+ * CPUID must show no feature, as it was told: a KVM that shows guests the host's own makes them use what it then cannot
+ * do. */
 #include "cpu/kvm_probe.h"
 
 #include <errno.h>
@@ -60,7 +61,8 @@ static int probe_cpuid(struct probe *p)
 
 static int probe_registers(struct probe *p)
 {
-    static const struct kvm_segment data = {.limit = ~0u, .selector = 16, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1};
+    static const struct kvm_segment data = {
+        .limit = ~0u, .selector = 16, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1};
     struct kvm_regs regs = {.rip = CODE_AT, .rflags = 2};
     struct kvm_sregs s;
     int r = kvm_ioctl(p->vcpu_fd, KVM_GET_SREGS, &s);
@@ -163,10 +165,13 @@ static int probe_run(struct probe *p, u32 *ret_mips, struct err *e)
 static int open_error(int error, struct err *e)
 {
     switch (error) {
-    case ENOENT: return err_set(e, -error, "no /dev/kvm");
+    case ENOENT:
+        return err_set(e, -error, "no /dev/kvm");
     case EACCES:
-    case EPERM: return err_set(e, -error, "no permission for /dev/kvm");
-    default: return err_set(e, -error, "/dev/kvm: %s", strerror(error));
+    case EPERM:
+        return err_set(e, -error, "no permission for /dev/kvm");
+    default:
+        return err_set(e, -error, "/dev/kvm: %s", strerror(error));
     }
 }
 

@@ -1,9 +1,9 @@
 /* A vCPU's registers between `s` and the kernel.
  *
- * General, segment and control registers and events travel inside struct kvm_run with the next KVM_RUN, which costs no call of
- * their own; fetching them is a KVM_RUN that is told to return at once, and that also completes an I/O instruction under way.
- * The rest is fetched rarely, and stored only where it changed. What the kernel was about to inject when it was stopped has no
- * place in `s`: the interpreter delivers it there and then. */
+ * General, segment and control registers and events travel inside struct kvm_run with the next KVM_RUN, which costs no
+ * call of their own; fetching them is a KVM_RUN that is told to return at once, and that also completes an I/O
+ * instruction under way. The rest is fetched rarely, and stored only where it changed. What the kernel was about to
+ * inject when it was stopped has no place in `s`: the interpreter delivers it there and then. */
 #include "cpu/kvm_vm.h"
 
 #include <errno.h>
@@ -81,9 +81,9 @@ static void segment_get(struct vcpu *c, int seg, const struct kvm_segment *from)
     c->s.seg_sel[seg] = from->selector;
     c->s.seg_attr[seg] = seg == SEG_SS ? (u16)(from->dpl << SEG_DPL_SHIFT) : 0;
     if (!from->unusable && from->present)
-        c->s.seg_attr[seg] = (u16)((from->type & SEG_TYPE) | (from->s ? SEG_S : 0) | from->dpl << SEG_DPL_SHIFT | SEG_P |
-                                   (from->avl ? SEG_AVL : 0) | (from->l ? SEG_L : 0) | (from->db ? SEG_DB : 0) |
-                                   (from->g ? SEG_G : 0));
+        c->s.seg_attr[seg] =
+            (u16)((from->type & SEG_TYPE) | (from->s ? SEG_S : 0) | from->dpl << SEG_DPL_SHIFT | SEG_P |
+                  (from->avl ? SEG_AVL : 0) | (from->l ? SEG_L : 0) | (from->db ? SEG_DB : 0) | (from->g ? SEG_G : 0));
 }
 
 /* struct kvm_sregs and struct kvm_sregs2 begin alike, with the segments in this order. */
@@ -301,7 +301,8 @@ static void msrs_store(struct vcpu *c)
 
     for (size_t n = 0; n < ARRAY_SIZE(kept_msrs); n++)
         if (kept(c, n) && changed(c, kept_place(&c->s, n), kept_place(&c->kvm->seen, n), sizeof(u64)))
-            list.entry[list.head.nmsrs++] = (struct kvm_msr_entry){.index = kept_msrs[n].msr, .data = *kept_place(&c->s, n)};
+            list.entry[list.head.nmsrs++] =
+                (struct kvm_msr_entry){.index = kept_msrs[n].msr, .data = *kept_place(&c->s, n)};
     if (list.head.nmsrs)
         kvm_ioctl(c->kvm->fd, KVM_SET_MSRS, &list);
 }
@@ -431,7 +432,8 @@ static u64 kernel_tsc(struct vcpu *c)
 static void kernel_tsc_move(struct vcpu *c, u64 by)
 {
     u64 offset = 0;
-    struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (u64)(uintptr_t)&offset};
+    struct kvm_device_attr attr = {
+        .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (u64)(uintptr_t)&offset};
 
     if (kvm_ioctl(c->kvm->fd, KVM_GET_DEVICE_ATTR, &attr))
         return;

@@ -36,7 +36,9 @@ int kvm_kick_set_up(struct err *e)
     struct sigaction sa = {.sa_handler = on_kick};
 
     sigemptyset(&sa.sa_mask);
-    return sigaction(KVM_KICK_SIGNAL, &sa, NULL) ? err_set(e, -errno, "cannot install a signal handler: %s", strerror(errno)) : 0;
+    return sigaction(KVM_KICK_SIGNAL, &sa, NULL)
+               ? err_set(e, -errno, "cannot install a signal handler: %s", strerror(errno))
+               : 0;
 }
 
 /* `immediate_exit` ends a KVM_RUN that has not begun, the signal one that has. */
@@ -61,7 +63,8 @@ static void tpr_follow(struct vcpu *c)
 
 static bool exit_under_way(u32 reason)
 {
-    return reason == KVM_EXIT_IO || reason == KVM_EXIT_MMIO || reason == KVM_EXIT_X86_RDMSR || reason == KVM_EXIT_X86_WRMSR;
+    return reason == KVM_EXIT_IO || reason == KVM_EXIT_MMIO || reason == KVM_EXIT_X86_RDMSR ||
+           reason == KVM_EXIT_X86_WRMSR;
 }
 
 int kvm_enter(struct vcpu *c, bool complete_only)
@@ -171,10 +174,18 @@ static void exit_wrmsr(struct vcpu *c)
 void kvm_exit_handle(struct vcpu *c)
 {
     switch (c->kvm->run->exit_reason) {
-    case KVM_EXIT_IO: exit_io(c); break;
-    case KVM_EXIT_MMIO: exit_mmio(c); break;
-    case KVM_EXIT_X86_RDMSR: exit_rdmsr(c); break;
-    case KVM_EXIT_X86_WRMSR: exit_wrmsr(c); break;
+    case KVM_EXIT_IO:
+        exit_io(c);
+        break;
+    case KVM_EXIT_MMIO:
+        exit_mmio(c);
+        break;
+    case KVM_EXIT_X86_RDMSR:
+        exit_rdmsr(c);
+        break;
+    case KVM_EXIT_X86_WRMSR:
+        exit_wrmsr(c);
+        break;
     }
 }
 
@@ -202,11 +213,18 @@ static void exit_shutdown(struct vcpu *c)
 static void exit_other(struct vcpu *c)
 {
     switch (c->kvm->run->exit_reason) {
-    case KVM_EXIT_HLT: exit_halt(c); break;
-    case KVM_EXIT_SHUTDOWN: exit_shutdown(c); break;
+    case KVM_EXIT_HLT:
+        exit_halt(c);
+        break;
+    case KVM_EXIT_SHUTDOWN:
+        exit_shutdown(c);
+        break;
     case KVM_EXIT_IRQ_WINDOW_OPEN:
-    case KVM_EXIT_SET_TPR: __atomic_or_fetch(&c->attention, ATTN_EVENT, __ATOMIC_SEQ_CST); break;
-    case KVM_EXIT_INTR: break;
+    case KVM_EXIT_SET_TPR:
+        __atomic_or_fetch(&c->attention, ATTN_EVENT, __ATOMIC_SEQ_CST);
+        break;
+    case KVM_EXIT_INTR:
+        break;
     case KVM_EXIT_INTERNAL_ERROR: /* the kernel cannot emulate an instruction, or deliver an event */
     default:
         vcpu_trace(c, CPU, "vcpu %d: KVM exit %u (%u): interpreted", c->index, c->kvm->run->exit_reason,

@@ -49,7 +49,8 @@ static int capabilities_check(const struct kvm_vm *vm, struct err *e)
 
     for (size_t n = 0; n < ARRAY_SIZE(needed); n++)
         if (kvm_ioctl(vm->dev_fd, KVM_CHECK_EXTENSION, (void *)(long)needed[n].cap) <= 0)
-            return err_set(e, -ENOTSUP, "this host's /dev/kvm is too old: it lacks %s; use --cpu-engine auto", needed[n].name);
+            return err_set(e, -ENOTSUP, "this host's /dev/kvm is too old: it lacks %s; use --cpu-engine auto",
+                           needed[n].name);
     return 0;
 }
 
@@ -159,7 +160,8 @@ static int slot_for(const struct kvm_vm *vm, const struct ram_region *r)
     return unused;
 }
 
-/* A slot that the kernel refuses is left out: accesses then come to us as memory-mapped I/O, which is slow, but right. */
+/* A slot that the kernel refuses is left out: accesses then come to us as memory-mapped I/O, which is slow, but right.
+ */
 static void slots_add_new(struct kvm_vm *vm, const struct guest_memory *m)
 {
     for (int i = 0; i < m->region_count; i++) {

@@ -1,15 +1,15 @@
 /* The inside of the KVM engine, shared by kvm_*.c. Not for other files.
  *
- * The kernel runs the guest's code and has the vCPU's registers while it does; local APICs, the meaning of most MSRs, the
- * sleeping and waking, and every device are ours, as under the other engines. What the kernel cannot do (its instruction
- * emulator is not complete) the interpreter does, one instruction at a time. docs/CPU.md says why. */
+ * The kernel runs the guest's code and has the vCPU's registers while it does; local APICs, the meaning of most MSRs,
+ * the sleeping and waking, and every device are ours, as under the other engines. What the kernel cannot do (its
+ * instruction emulator is not complete) the interpreter does, one instruction at a time. docs/CPU.md says why. */
 #ifndef CPU_KVM_VM_H
 #define CPU_KVM_VM_H
 #include "cpu/vcpu_state.h"
 #include <linux/kvm.h>
 
-/* Three pages for Intel CPUs that cannot run real mode, and their page table: between the local APICs and the flash ROM,
- * where no board has anything. */
+/* Three pages for Intel CPUs that cannot run real mode, and their page table: between the local APICs and the flash
+ * ROM, where no board has anything. */
 #define KVM_TSS_ADDR 0xfeffd000u
 #define KVM_IDENTITY_MAP_ADDR 0xfeffc000ull
 
@@ -33,12 +33,13 @@ enum {
 struct kvm_vcpu {
     int fd;
     struct kvm_run *run;
-    int thread;       /* id of the thread in KVM_RUN; atomic, 0: none */
-    u32 in_kernel;    /* KVM_PART_* */
-    s64 tsc_applied;  /* the tsc_offset that the kernel's TSC follows, while it has KVM_PART_TSC */
+    int thread;        /* id of the thread in KVM_RUN; atomic, 0: none */
+    u32 in_kernel;     /* KVM_PART_* */
+    s64 tsc_applied;   /* the tsc_offset that the kernel's TSC follows, while it has KVM_PART_TSC */
     bool io_under_way; /* the instruction of the last exit is not complete until the next KVM_RUN */
-    bool broken;      /* KVM_RUN failed, and this was traced */
-    struct vcpu_state seen; /* KVM_PART_REST as the kernel has or last had it: what did not change is not stored again */
+    bool broken;       /* KVM_RUN failed, and this was traced */
+    struct vcpu_state
+        seen; /* KVM_PART_REST as the kernel has or last had it: what did not change is not stored again */
     bool seen_valid;
 };
 
@@ -56,8 +57,8 @@ int kvm_model_limit(struct cpu_model_limit *limit, struct err *e);
 int kvm_msr_filter_set(struct kvm_vm *vm, struct err *e);
 bool kvm_msr_in_kernel(u32 msr, bool write);
 
-/* kvm_state.c. Own thread. Store gives the kernel every part that it does not have; true: it can run. False: the state is
- * one that only the interpreter can hold. */
+/* kvm_state.c. Own thread. Store gives the kernel every part that it does not have; true: it can run. False: the state
+ * is one that only the interpreter can hold. */
 bool kvm_state_store(struct vcpu *c);
 void kvm_core_fetch(struct vcpu *c);  /* KVM_PART_CORE, and completes I/O under way; enough for halting */
 void kvm_guest_fetch(struct vcpu *c); /* CORE and REST: all that instructions see, but for the TSC */

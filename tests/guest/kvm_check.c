@@ -1,8 +1,9 @@
-/* kvm_check NEED…: whether this host's /dev/kvm has what a guest under test needs, found out by a few instructions on a bare VM,
- * without skerry. Exit status 0, or 77 (skip) with a sentence. Hardware has all of it; a KVM that is software may not, and then
- * what fails in a guest is not ours.
+/* kvm_check NEED…: whether this host's /dev/kvm has what a guest under test needs, found out by a few instructions on a
+ * bare VM, without skerry. Exit status 0, or 77 (skip) with a sentence. Hardware has all of it; a KVM that is software
+ * may not, and then what fails in a guest is not ours.
  *
- * The VM: identity-mapped 64-bit mode, one 2 MiB page for everybody, an IDT whose gates print their vector to a port. */
+ * The VM: identity-mapped 64-bit mode, one 2 MiB page for everybody, an IDT whose gates print their vector to a port.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -17,8 +18,16 @@
 enum {
     SKIP = 77,
     MEMORY = 1 << 20,
-    GDT = 0x2000, IDT = 0x3000, HANDLERS = 0x4000, TSS = 0x6000, CODE = 0x8000, STACK = 0xa000, TABLES = 0x10000, DATA = 0x20000,
-    PORT_VECTOR = 0xf4, PORT_DONE = 0xf5,
+    GDT = 0x2000,
+    IDT = 0x3000,
+    HANDLERS = 0x4000,
+    TSS = 0x6000,
+    CODE = 0x8000,
+    STACK = 0xa000,
+    TABLES = 0x10000,
+    DATA = 0x20000,
+    PORT_VECTOR = 0xf4,
+    PORT_DONE = 0xf5,
     SHOWN = 0x534b59,
 };
 enum { FLAG_TF = 0x100 };
@@ -68,8 +77,9 @@ static int cpuid_set(void)
     struct {
         struct kvm_cpuid2 head;
         struct kvm_cpuid_entry2 entry[2];
-    } list = {.head.nent = 2,
-              .entry = {{.function = 1, .eax = SHOWN}, {.function = 0x80000001, .edx = 1u << 29 | 1u << 20 | 1u << 11}}};
+    } list = {
+        .head.nent = 2,
+        .entry = {{.function = 1, .eax = SHOWN}, {.function = 0x80000001, .edx = 1u << 29 | 1u << 20 | 1u << 11}}};
 
     return ioctl(kvm.vcpu, KVM_SET_CPUID2, &list);
 }
@@ -101,8 +111,14 @@ static const char *set_up(void)
 /* The registers as every check begins. */
 static void start(const uint8_t *code, size_t len, int ring, struct kvm_regs *regs)
 {
-    const struct kvm_segment data = {.limit = ~0u, .selector = ring ? 0x1b : 0x10, .type = 3, .present = 1, .db = 1, .s = 1,
-                                     .g = 1, .dpl = (uint8_t)ring};
+    const struct kvm_segment data = {.limit = ~0u,
+                                     .selector = ring ? 0x1b : 0x10,
+                                     .type = 3,
+                                     .present = 1,
+                                     .db = 1,
+                                     .s = 1,
+                                     .g = 1,
+                                     .dpl = (uint8_t)ring};
     struct kvm_sregs s;
 
     memcpy(kvm.memory + CODE, code, len);
@@ -140,7 +156,8 @@ static int go(struct kvm_regs *regs)
 
 static bool cpuid_shown(void)
 {
-    static const uint8_t code[] = {0xb8, 1, 0, 0, 0, 0x31, 0xc9, 0x0f, 0xa2, 0xf4}; /* mov eax, 1; xor ecx, ecx; cpuid; hlt */
+    static const uint8_t code[] = {0xb8, 1,    0,    0,    0,
+                                   0x31, 0xc9, 0x0f, 0xa2, 0xf4}; /* mov eax, 1; xor ecx, ecx; cpuid; hlt */
     struct kvm_regs regs;
 
     start(code, sizeof(code), 0, &regs);
@@ -160,7 +177,8 @@ static bool user_int(void)
 /* STI, a dozen NOPs, CLI: whoever waits for an interrupt window is told of this one. */
 static bool window(void)
 {
-    static const uint8_t code[] = {0xfb, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xfa, 0xf4};
+    static const uint8_t code[] = {0xfb, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90,
+                                   0x90, 0x90, 0x90, 0x90, 0x90, 0xfa, 0xf4};
     struct kvm_regs regs;
 
     start(code, sizeof(code), 0, &regs);

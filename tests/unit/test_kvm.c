@@ -1,6 +1,6 @@
-/* The KVM engine beside the interpreter: guests that begin under one and go on under the other, moved by the state tables, end
- * as those that never moved; stops, exclusive sections and resets; states that the kernel refuses. Exit status 77 (skipped)
- * where there is no usable /dev/kvm. */
+/* The KVM engine beside the interpreter: guests that begin under one and go on under the other, moved by the state
+ * tables, end as those that never moved; stops, exclusive sections and resets; states that the kernel refuses. Exit
+ * status 77 (skipped) where there is no usable /dev/kvm. */
 #include "cpu/engine.h"
 #include "cpu/lapic.h"
 #include "cpu/msr.h"
@@ -23,7 +23,8 @@
 
 enum { PORT_PHASE = 0xf4 };
 
-/* Each ends a phase with OUT, in which the machine stops, and goes on to the next. Relative jumps only: they are copied. */
+/* Each ends a phase with OUT, in which the machine stops, and goes on to the next. Relative jumps only: they are
+ * copied. */
 extern const u8 compute64[], compute64_end[], interrupts32[], interrupts32_end[], real16[], real16_end[], forever64[],
     forever64_end[];
 asm(".pushsection .rodata\n"
@@ -171,7 +172,8 @@ static void no_deadline(void *ctx, u64 deadline)
 
 static int guest_try(struct guest *g, enum cpu_engine engine, struct err *e)
 {
-    struct vcpu_group_config config = {.count = 1, .engine = engine, .model = {"x86-64"}, .clock = &test_clock, .timers = &timers};
+    struct vcpu_group_config config = {
+        .count = 1, .engine = engine, .model = {"x86-64"}, .clock = &test_clock, .timers = &timers};
 
     memset(g, 0, sizeof(*g));
     assert_int_equal(guest_memory_create(RAM_SIZE, &g->mem, e), 0);
@@ -276,8 +278,10 @@ static void load_interrupts(struct guest *g)
 
 static void load_real(struct guest *g)
 {
-    struct vcpu_boot_segment data = {.sel = DATA_AT >> 4, .base = DATA_AT, .limit = 0xffff, .attr = SEG_P | SEG_S | SEG_W | SEG_A};
-    struct vcpu_boot_regs regs = {.rip = CODE_AT, .rsp = 0x8000, .rflags = 2, .cr0 = CR0_ET, .data = data, .tr = task_segment};
+    struct vcpu_boot_segment data = {
+        .sel = DATA_AT >> 4, .base = DATA_AT, .limit = 0xffff, .attr = SEG_P | SEG_S | SEG_W | SEG_A};
+    struct vcpu_boot_regs regs = {
+        .rip = CODE_AT, .rsp = 0x8000, .rflags = 2, .cr0 = CR0_ET, .data = data, .tr = task_segment};
 
     regs.cs = (struct vcpu_boot_segment){.limit = 0xffff, .attr = SEG_P | SEG_S | SEG_W | SEG_A | SEG_CODE};
     assert_int_equal(guest_memory_write(g->mem, CODE_AT, real16, (u64)(real16_end - real16)), 0);
@@ -313,8 +317,8 @@ static void guest_move(struct guest *from, struct guest *to)
     memcpy(to->mem->backing, from->mem->backing, RAM_SIZE);
 }
 
-/* What may differ between engines: the clocks that the TSC follows; what a null segment's hidden part holds; the pointers of
- * the last x87 instruction, which move with whoever executed it. */
+/* What may differ between engines: the clocks that the TSC follows; what a null segment's hidden part holds; the
+ * pointers of the last x87 instruction, which move with whoever executed it. */
 static void forgive(struct vcpu_state *s)
 {
     s->tsc_offset = 0;
@@ -340,8 +344,8 @@ static void assert_same(struct guest *a, struct guest *b, int phase)
     forgive(&sb);
     differs = state_differs(&vcpu_state_table, &sa, &sb);
     if (differs)
-        fail_msg("after phase %d '%s' differs: rip %llx and %llx", phase, differs->name, (unsigned long long)sa.gpr[RIP],
-                 (unsigned long long)sb.gpr[RIP]);
+        fail_msg("after phase %d '%s' differs: rip %llx and %llx", phase, differs->name,
+                 (unsigned long long)sa.gpr[RIP], (unsigned long long)sb.gpr[RIP]);
     differs = state_differs(&lapic_state_table, lapic_state(a->c), lapic_state(b->c));
     if (differs)
         fail_msg("after phase %d the local APIC's '%s' differs", phase, differs->name);
