@@ -2,6 +2,8 @@
  * table by mnemonic names the function that chooses the handler. */
 #include "cpu/decode.h"
 
+#include <string.h>
+
 #include "base/trace.h"
 #include "cpu/cpuid.h"
 #include "cpu/exception.h"
@@ -234,6 +236,23 @@ static void choose(struct vcpu *c, struct insn *i, const struct insn_source *src
     i->fn = exec_ud;
 }
 
+/* Outside 64-bit mode VCVTUSI2SS and VCVTUSI2SD ignore W, with embedded rounding too; Zydis 4.0 refuses that. Puts the same instruction with W
+ * clear into `out`. */
+static bool evex_without_w(const u8 *bytes, int avail, int code_size, u8 out[15])
+{
+    int n = 0;
+
+    while (n < avail && (bytes[n] == 0x66 || bytes[n] == 0x67 || (bytes[n] & 0xe7) == 0x26 || (bytes[n] & 0xfe) == 0x64))
+        n++; /* prefixes that are legal */
+    if (n >= avail || bytes[n] != 0x62)
+        return false;
+    if (code_size == 8 || avail < n + 5 || bytes[n + 1] < 0xc0 || bytes[n + 4] != 0x7b || !(bytes[n + 2] & 0x80))
+        return false;
+    memcpy(out, bytes, (size_t)MIN(avail, 15));
+    out[n + 2] &= 0x7f;
+    return true;
+}
+
 int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struct insn *ret)
 {
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
@@ -241,9 +260,14 @@ int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struc
     struct insn_source src = {.zi = &zi, .op = op, .bytes = bytes, .code_size = code_size};
     const ZydisDecoder *d = decoder_for(code_size);
     ZyanStatus status;
+    u8 again[15];
 
     ext_save(c);
     status = ZydisDecoderDecodeFull(d, bytes, (ZyanUSize)MIN(avail, 15), &zi, op);
+    if (ZYAN_FAILED(status) && evex_without_w(bytes, avail, code_size, again)) {
+        src.bytes = again;
+        status = ZydisDecoderDecodeFull(d, again, (ZyanUSize)MIN(avail, 15), &zi, op);
+    }
     if (status == ZYDIS_STATUS_NO_MORE_DATA && !illegal_at_once(bytes, avail, code_size))
         return avail < 15 ? 0 : illegal(ret, exec_gp);
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)

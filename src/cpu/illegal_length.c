@@ -80,6 +80,7 @@ static void find_opcode(struct length *l)
         u8 payload = next(l);
 
         l->map = byte == 0xc5 ? MAP_0F : vector_map(payload);
+        l->opsize = l->code_size == 2 ? 2 : 4; /* a 66 prefix in front does not count */
         l->at += byte == 0xc5 ? 0 : byte == 0xc4 ? 1 : 2;
         l->opcode = next(l);
     } else if (byte == 0x0f) {
