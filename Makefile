@@ -33,19 +33,22 @@ test:
 check: all
 	@tools/run-tests $(BUILD) --suite unit --suite insn
 
-# All but the boot tests under the address and undefined-behaviour sanitizers, and under the thread sanitizer (but for what has
+# All but the long boot tests under the address and undefined-behaviour sanitizers, and under the thread sanitizer (but for what has
 # one thread and compares itself with the host's silicon). The sanitizers' own memory is not the guest's fault.
 SAN_TESTS = --suite unit --suite guest --suite fuzz --suite cli
+SAN_BOOT = 'boot cloud-amd64 with 1 vCPU, 512M'
 SAN_ENV = UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 RUN_GUEST_ANY_SIZE=1
 san:
 	@test -e build-san/build.ninja || meson setup build-san -Db_sanitize=address,undefined -Db_lundef=false
 	@ninja -C build-san
 	@$(SAN_ENV) tools/run-tests build-san $(SAN_TESTS) --suite insn
+	@$(SAN_ENV) tools/run-tests build-san $(SAN_BOOT)
 
 tsan:
 	@test -e build-tsan/build.ninja || meson setup build-tsan -Db_sanitize=thread -Db_lundef=false
 	@ninja -C build-tsan
 	@$(SAN_ENV) tools/run-tests build-tsan $(SAN_TESTS)
+	@$(SAN_ENV) tools/run-tests build-tsan $(SAN_BOOT)
 
 bench:
 	@tools/install-deps build guest bench
