@@ -102,7 +102,7 @@ bool segment_covers(u16 attr, u32 limit, u64 offset, u32 size)
 
     if ((attr & (SEG_S | SEG_CODE | SEG_E)) == (SEG_S | SEG_E))
         return offset > limit && last <= (attr & SEG_DB ? 0xffffffff : 0xffff);
-    return last <= limit || limit == 0xffffffff; /* of 4 GiB: an operand may wrap around */
+    return last <= limit;
 }
 
 bool code_size_valid(const struct vcpu *c, u16 attr)

@@ -82,6 +82,11 @@ static _Noreturn void access_fault(struct vcpu *c, int seg)
     raise_error(c, seg == SEG_SS ? EXC_SS : EXC_GP, 0);
 }
 
+static bool flat(const struct vcpu *c, int seg)
+{
+    return !c->s.seg_base[seg] && c->s.seg_limit[seg] == 0xffffffff && (c->s.seg_attr[seg] & (SEG_CODE | SEG_E)) != SEG_E;
+}
+
 void segment_check(struct vcpu *c, int seg, u64 offset, u32 size, bool write)
 {
     u16 attr = c->s.seg_attr[seg];
@@ -93,6 +98,8 @@ void segment_check(struct vcpu *c, int seg, u64 offset, u32 size, bool write)
     /* real and V86 mode look at limits only */
     if (protected_mode(c) && !v86_mode(c) && (write ? !attr_is_writable_data(attr) : !attr_is_readable(attr)))
         access_fault(c, seg);
+    if (flat(c, seg)) /* processors check no limit then: an operand may wrap around */
+        return;
     if (!segment_covers(attr, c->s.seg_limit[seg], offset, size))
         access_fault(c, seg);
 }

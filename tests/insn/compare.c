@@ -236,13 +236,13 @@ static bool far_return_misaligned(const struct comparison *k)
     return k->d->valid && k->d->zi.meta.category == ZYDIS_CATEGORY_RET && k->c->s.flags & FLAG_AC;
 }
 
-/* A VEX or EVEX prefix that names no opcode map, over the end of a page: how much of it a processor fetches before #UD follows no rule that
- * could be found. */
+/* A VEX or EVEX prefix that names no opcode map, over the end of a page or beyond 15 bytes: how much of it a processor fetches before #UD
+ * follows no rule that could be found. */
 static bool strange_map(const struct comparison *k)
 {
     int n = 0;
 
-    if (k->d->valid || case_code_at(k->c) + INSN_MAX <= CODE_SIZE)
+    if (k->d->valid)
         return false;
     while (n < INSN_MAX - 1 && k->c->bytes[n] != 0xc4 && k->c->bytes[n] != 0x62)
         n++;
