@@ -6,7 +6,8 @@
  * comes with v2, because our engines implement it whatever the host (KVM may not). The vendor is the host's, since the host's
  * units show their vendor's habits (the approximations of RCPPS, for one).
  *
- * No model shows VMX, SVM, SGX, TSX, CET, AMX, MPX, XSAVES, supervisor protection keys, LA57, performance counters or MONITOR. */
+ * No model shows VMX, SVM, SGX, TSX, CET, AMX, MPX, XSAVES, LA57, performance counters or MONITOR. Supervisor protection keys
+ * come with +pks only: no kernel uses them. */
 #include "cpu/cpu_model_switches.h"
 
 #include <errno.h>
@@ -66,7 +67,7 @@ static const u8 own_features[] = {
     F(PREFETCHW), F(SYSCALL), F(NX), F(PDPE1GB), F(RDTSCP), F(LM), F(INVARIANT_TSC), F(CLFLUSHOPT), F(CLWB),
     F(SERIALIZE), F(SPEC_CTRL), F(STIBP), F(SSBD), F(ARCH_CAPABILITIES), F(BHI_CTRL), F(SSB_NO), F(BTC_NO),
     F(LFENCE_SERIALIZING), F(NULL_SELECTOR_CLEARS_BASE), F(SRSO_NO), F(TSA_SQ_NO), F(TSA_L1_NO), F(VME),
-    F(PKU), END};
+    F(PKU), F(PKS), END};
 /* clang-format on */
 
 struct cpu_model_def {
@@ -331,7 +332,7 @@ static void control_masks_set(struct cpu_model *m)
         {F(PAE), CR4_PAE},           {F(MCE), CR4_MCE},        {F(PGE), CR4_PGE},   {F(CMOV), CR4_PCE},
         {F(FXSR), CR4_OSFXSR},       {F(SSE), CR4_OSXMMEXCPT}, {F(UMIP), CR4_UMIP}, {F(FSGSBASE), CR4_FSGSBASE},
         {F(PCID), CR4_PCIDE},        {F(XSAVE), CR4_OSXSAVE},  {F(SMEP), CR4_SMEP}, {F(SMAP), CR4_SMAP},
-        {F(PKU), CR4_PKE}};
+        {F(PKU), CR4_PKE},           {F(PKS), CR4_PKS}};
 
     for (size_t n = 0; n < ARRAY_SIZE(cr4_bits); n++)
         if (model_has(m, cr4_bits[n].feature))

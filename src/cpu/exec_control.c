@@ -95,7 +95,7 @@ static void cr4_write(struct vcpu *c, u64 val)
     if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_SMEP) && pae_paging(c->s.cr0, val, c->s.efer))
         mmu_load_pdptes(c, c->s.cr3);
     c->s.cr4 = val;
-    if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE))
+    if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | CR4_PKS))
         tlb_flush(c);
     vcpu_mode_update(c);
 }

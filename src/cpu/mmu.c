@@ -2,7 +2,7 @@
  *
  * 32-bit paging with PSE-36, PAE, and 4-level paging, with NX, WP, SMEP, SMAP and protection keys. Accessed and dirty
  * bits are set by compare-and-exchange in guest RAM, only for a translation that succeeds; if an entry changed
- * meanwhile, the walk starts again. Left out: 5-level paging and supervisor protection keys, which no CPU model shows.
+ * meanwhile, the walk starts again. Left out: 5-level paging, which no CPU model shows.
  * PCIDs are accepted; as the TLB holds one address space, a CR3 load flushes it whatever its bit 63. */
 #include "base/trace.h"
 #include "cpu/access.h"
@@ -175,13 +175,13 @@ static void walk_start(struct vcpu *c, struct walk *w, u64 gva)
     w->gpa = address_lines(c, w->gpa);
 }
 
-/* Accesses that the key of a user page forbids, bits 1 << enum mmu_access; SDM vol. 3 §4.6.2. Supervisor writes are
- * forbidden only with CR0.WP. */
+/* Accesses that a page's key forbids, bits 1 << enum mmu_access; SDM vol. 3 §4.6.2. PKRU has the rights to user pages,
+ * IA32_PKRS those to supervisor pages. Supervisor writes are forbidden only with CR0.WP. */
 static u32 key_forbids(const struct vcpu *c, const struct walk *w, bool user_mode)
 {
-    u32 rights = c->s.pkru >> w->key * 2; /* AD, WD */
+    u32 rights = (w->user ? c->s.pkru : c->s.pkrs) >> w->key * 2; /* AD, WD */
 
-    if (!(c->s.cr4 & CR4_PKE) || !long_mode(c) || !w->user)
+    if (!(c->s.cr4 & (w->user ? CR4_PKE : CR4_PKS)) || !long_mode(c))
         return 0;
     if (rights & 1)
         return 1u << MMU_READ | 1u << MMU_WRITE;

@@ -41,6 +41,7 @@ enum {
     MSR_LASTINTFROM = 0x1dd,
     MSR_LASTINTTO = 0x1de,
     MSR_TSC_DEADLINE = 0x6e0,
+    MSR_PKRS = 0x6e1,
     MSR_X2APIC = 0x800,
     MSR_X2APIC_LAST = 0x8ff,
 };
@@ -211,6 +212,17 @@ static bool efer_write(struct vcpu *c, u64 val)
     return true;
 }
 
+/* The rights are part of what the TLB holds. */
+static bool pkrs_write(struct vcpu *c, u64 val)
+{
+    if (!has(c, FEAT_PKS) || val >> 32)
+        return false;
+    c->s.pkrs = (u32)val;
+    if (c->s.cr4 & CR4_PKS)
+        tlb_flush(c);
+    return true;
+}
+
 static bool segment_base_write(struct vcpu *c, int seg, u64 val)
 {
     if (!has(c, FEAT_LM) || !canonical(val))
@@ -239,6 +251,9 @@ static bool special_read(struct vcpu *c, u32 msr, u64 *ret)
     case MSR_MISC_ENABLE:
         *ret = c->s.msr_misc_enable | MISC_ENABLE_SET;
         return has(c, FEAT_CMOV) && !c->group->model->amd;
+    case MSR_PKRS:
+        *ret = c->s.pkrs;
+        return has(c, FEAT_PKS);
     case MSR_EFER:
         *ret = c->s.efer;
         return c->group->model->efer_mask;
@@ -278,6 +293,8 @@ static bool special_write(struct vcpu *c, u32 msr, u64 val)
         return true;
     case MSR_PRED_CMD:
         return has(c, FEAT_SPEC_CTRL) && !(val & ~1ull); /* nothing was predicted */
+    case MSR_PKRS:
+        return pkrs_write(c, val);
     case MSR_EFER:
         return efer_write(c, val);
     case MSR_FS_BASE:

@@ -40,7 +40,7 @@ static const struct state_field vcpu_state_fields[] = {
     FIELD(msr_pat), FIELD(msr_misc_enable), FIELD(msr_spec_ctrl), FIELD(msr_apic_base), FIELD(msr_tsc_deadline),
     FIELD(msr_feature_control), FIELD(msr_bios_sign_id), FIELD(msr_debugctl), FIELD(msr_mcg_status),
     FIELD(msr_mtrr_def_type), FIELDS(msr_mtrr_fixed), FIELDS(msr_mtrr_base), FIELDS(msr_mtrr_mask), FIELD(tsc_offset),
-    FIELD(fip), FIELD(fdp), FIELD(fcs), FIELD(fds), FIELD(fop), FIELD(pad2), FIELD(pkru), FIELDS(xsave), STATE_END};
+    FIELD(fip), FIELD(fdp), FIELD(fcs), FIELD(fds), FIELD(fop), FIELD(pad2), FIELD(pkru), FIELD(pkrs), FIELDS(xsave), STATE_END};
 
 const struct state_table vcpu_state_table = STATE_TABLE(struct vcpu_state, vcpu_state_fields, 1);
 
@@ -122,6 +122,7 @@ static void msrs_reset(struct vcpu *c)
     c->s.msr_star = c->s.msr_lstar = c->s.msr_cstar = c->s.msr_sfmask = c->s.msr_kernel_gs_base = 0;
     c->s.msr_sysenter_cs = c->s.msr_sysenter_esp = c->s.msr_sysenter_eip = 0;
     c->s.msr_tsc_adjust = c->s.msr_tsc_aux = c->s.msr_spec_ctrl = c->s.msr_tsc_deadline = 0;
+    c->s.pkrs = 0;
     c->s.msr_feature_control = 1; /* locked, VMX and SGX off */
     c->s.msr_bios_sign_id = c->s.msr_debugctl = c->s.msr_mcg_status = 0;
     c->s.msr_pat = 0x0007040600070406;

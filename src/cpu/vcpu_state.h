@@ -42,6 +42,7 @@ enum {
     CR4_VME = 1, CR4_PVI = 2, CR4_TSD = 4, CR4_DE = 8, CR4_PSE = 0x10, CR4_PAE = 0x20, CR4_MCE = 0x40, CR4_PGE = 0x80,
     CR4_PCE = 0x100, CR4_OSFXSR = 0x200, CR4_OSXMMEXCPT = 0x400, CR4_UMIP = 0x800, CR4_LA57 = 0x1000, CR4_FSGSBASE = 0x10000,
     CR4_PCIDE = 0x20000, CR4_OSXSAVE = 0x40000, CR4_SMEP = 0x100000, CR4_SMAP = 0x200000, CR4_PKE = 0x400000,
+    CR4_PKS = 0x1000000,
 };
 enum { EFER_SCE = 1, EFER_LME = 0x100, EFER_LMA = 0x400, EFER_NXE = 0x800 };
 
@@ -88,7 +89,7 @@ struct vcpu_state {
     u64 fip, fdp;       /* x87 instruction and operand pointers: the host's own would show our addresses */
     u16 fcs, fds, fop;
     u16 pad2;
-    u32 pkru;
+    u32 pkru, pkrs;     /* pkrs: IA32_PKRS */
     u64 xsave[XSAVE_AREA_SIZE / 8]; /* extended registers, XSAVE standard format, while not ext_live; 64-byte aligned use through ext_area() */
 };
 

@@ -19,7 +19,7 @@ const struct ext_component ext_components[XCOMP_COUNT] = {
 #define AVX512_COMPONENTS (BIT(XCOMP_OPMASK) | BIT(XCOMP_ZMM_HI256) | BIT(XCOMP_HI16_ZMM))
 #define MXCSR_RESET 0x1f80
 
-enum { IMAGE_FCW = 0, IMAGE_FSW = 2, IMAGE_FTW = 4, IMAGE_FOP = 6, IMAGE_FIP = 8, IMAGE_FDP = 16, IMAGE_MXCSR = 24, IMAGE_SOFTWARE = 464 };
+enum { IMAGE_FCW = 0, IMAGE_FSW = 2, IMAGE_FTW = 4, IMAGE_FOP = 6, IMAGE_FIP = 8, IMAGE_FDP = 16, IMAGE_MXCSR = 24, IMAGE_RESERVED = 416, IMAGE_SOFTWARE = 464 };
 
 /* What the host is; constant after ext_setup. */
 static struct {
@@ -241,6 +241,8 @@ NO_SANITIZER void ext_save_slow(struct vcpu *c)
 
         for (int n = 0; n < 8; n++)
             header[n] = 0;
+        for (int at = IMAGE_RESERVED; at < XSAVE_HEADER; at += 8) /* XSAVE leaves these alone */
+            *(volatile u64 *)(area + at) = 0;
         host_xsave(area, host.components);
         host_defaults();
         copy_components(ext_area(c), area, false);

@@ -1,9 +1,10 @@
-/* Protection keys for user pages: RDPKRU and WRPKRU and what they refuse, CR4.PKE and CPUID, PKRU in the XSAVE images,
+/* Protection keys for supervisor pages, where the model has them, and for user pages: RDPKRU and WRPKRU and what they refuse, CR4.PKE and CPUID, PKRU in the XSAVE images,
  * where a new PKRU counts at once. What the rights do to every kind of access is in permissions.c. SDM vol. 3 §4.6.2,
  * vol. 1 ch. 13, vol. 2. */
 #include "guest.h"
 
 enum { EAX, EBX, ECX, EDX };
+enum { MSR_PKRS = 0x6e1 };
 #define VA 0x40000000000ul
 #define XCR0_PKRU (1ul << 9)
 
@@ -111,9 +112,61 @@ static void images(void)
     check(pkru() == 0x70, "then XRSTOR leaves it: %x", pkru());
 }
 
+static u64 pkrs;
+static void set_pkrs(void *arg) { wrmsr(MSR_PKRS, pkrs); }
+static void do_write(void *arg) { *(volatile u8 *)VA = 0xc3; }
+static void do_call(void *arg) { ((void (*)(void))VA)(); }
+
+static void expect_pkrs(const char *name, u64 val, int read_error, int write_error)
+{
+    int read, write;
+
+    wrmsr(MSR_PKRS, val);
+    read = catch_fault(do_read, 0) < 0 ? -1 : (int)caught.error;
+    write = catch_fault(do_write, 0) < 0 ? -1 : (int)caught.error;
+    check(read == read_error && write == write_error, "%s: errors %x %x", name, read, write);
+}
+
+/* IA32_PKRS is for pages that an entry on the way says are supervisor's, and not for fetching. */
+static void supervisor_keys(void)
+{
+    u8 *page = page_alloc();
+
+    page[0] = 0xc3; /* ret */
+    expect("CR4.PKS", set_cr4, (void *)(read_cr4() | 1 << 24), -1);
+    pkrs = 1ul << 32;
+    expect("IA32_PKRS with an upper bit", set_pkrs, 0, 13);
+    *pte_of(VA) = (u64)page | PTE_P | PTE_W | 5ul << 59;
+    write_cr3(read_cr3());
+    expect_pkrs("key 5, nothing denied", (u32)~(3u << 10), -1, -1);
+    expect_pkrs("access denied", 1u << 10, 0x21, 0x23);
+    check(rdmsr(MSR_PKRS) == 1u << 10, "IA32_PKRS reads back");
+    expect("fetching is not", do_call, 0, -1);
+    expect_pkrs("writing denied", 2u << 10, -1, 0x23);
+    write_cr0(read_cr0() & ~0x10000ul);
+    expect_pkrs("writing denied, without CR0.WP", 2u << 10, -1, -1);
+    write_cr0(read_cr0() | 0x10000);
+    wrmsr(MSR_PKRS, 0);
+    check(catch_fault_user(do_read, 0) == 14 && caught.error == 5, "ring 3: the page is not its own, error %lx",
+          caught.error);
+    *pte_of(VA) |= PTE_U;
+    pml4[VA >> 39 & 511] |= PTE_U;
+    write_cr3(read_cr3());
+    expect_pkrs("a user page", 1u << 10, -1, -1);
+    write_cr4(read_cr4() & ~(1ul << 24));
+    *pte_of(VA) &= ~(u64)PTE_U;
+    write_cr3(read_cr3());
+    expect_pkrs("without CR4.PKS", 1u << 10, -1, -1);
+    wrmsr(MSR_PKRS, 0);
+}
+
 void guest_main(void)
 {
     user_text_allow(true);
+    if (feature(7, 0, ECX, 31))
+        supervisor_keys();
+    else
+        expect("IA32_PKRS without the feature", set_pkrs, 0, 13);
     if (!feature(7, 0, ECX, 3)) {
         expect("RDPKRU without the feature", do_rdpkru, 0, 6);
         expect("CR4.PKE without it", set_cr4, (void *)(read_cr4() | 1 << 22), 13);
