@@ -236,6 +236,20 @@ static bool far_return_misaligned(const struct comparison *k)
     return k->d->valid && k->d->zi.meta.category == ZYDIS_CATEGORY_RET && k->c->s.flags & FLAG_AC;
 }
 
+/* An operand that wraps around in a segment of 4 GiB whose base is not 0: processors raise #GP or #SS, the interpreter lets it wrap, so that
+ * segments for thread-local storage need no check. See docs/CPU.md. */
+static bool wraps_with_base(const struct comparison *k)
+{
+    for (int n = 0; k->d->valid && n < k->d->zi.operand_count; n++) {
+        ZydisRegister seg = k->d->op[n].mem.segment;
+
+        if (k->d->op[n].type == ZYDIS_OPERAND_TYPE_MEMORY && seg >= ZYDIS_REGISTER_ES && seg <= ZYDIS_REGISTER_GS &&
+            k->c->s.sel[seg - ZYDIS_REGISTER_ES] == LDT_SELECTOR(LDT_DATA_BASE))
+            return k->host->vector != k->ours->vector && (k->host->vector == EXC_GP || k->host->vector == EXC_SS);
+    }
+    return false;
+}
+
 /* A VEX or EVEX prefix that names no opcode map, over the end of a page or beyond 15 bytes: how much of it a processor fetches before #UD
  * follows no rule that could be found. */
 static bool strange_map(const struct comparison *k)
@@ -260,6 +274,8 @@ static bool incomparable(const struct comparison *k)
     if (touches_block(k) && memory_fault(k->host->vector) && memory_fault(k->ours->vector) && k->host->vector != k->ours->vector)
         return true; /* which of the pieces is tried first */
     if (far_return_misaligned(k) && (k->host->vector == EXC_AC || k->ours->vector == EXC_AC))
+        return true;
+    if (wraps_with_base(k))
         return true;
     if (strange_map(k) && k->host->vector >= EXC_UD && k->ours->vector >= EXC_UD)
         return true;
