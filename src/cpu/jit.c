@@ -68,7 +68,8 @@ static u32 jit_key(struct vcpu *c)
 
 static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
 {
-    if (i->may_leave)
+    flags_before_writes(e, i);
+    if (i->may_leave && !(e->flags & FLAGS_RECIPE))
         flags_save(e);
     switch (i->kind) {
     case JIT_SAME: emit_same(e, i); break;
@@ -87,6 +88,7 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     case JIT_INTERPRET: emit_interpret(e, i, false); break;
     case JIT_LEAVE_BLOCK: emit_interpret(e, i, true); break;
     }
+    flags_after_writes(e, i);
     if (i->x87)
         e->x87_offset = i->offset;
 }

@@ -44,7 +44,7 @@ static struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s6
     struct jit_exit *x = &e->exit[e->exits++];
 
     assert(e->exits <= ARRAY_SIZE(e->exit));
-    *x = (struct jit_exit){.kind = (u8)kind, .flags = (u8)e->flags, .offset = offset, .from = e->hot.code + jump,
+    *x = (struct jit_exit){.kind = (u8)kind, .flags = (u8)e->flags, .recipe = e->recipe, .offset = offset, .from = e->hot.code + jump,
                            .exec = e->hot.exec + jump};
     return x;
 }
@@ -151,7 +151,7 @@ static void emit_goto(struct jit_emit *e, s64 offset)
         return;
     }
     if (!(e->flags & (FLAGS_HOST | FLAGS_RAX)))
-        flags_to_rax(e);
+        flags_to_host(e);
     exit_new(e, EXIT_LINK, offset, asm_jmp(&e->hot, NULL));
 }
 
@@ -250,9 +250,9 @@ void emit_return(struct jit_emit *e, const struct jit_insn *i)
     emit_jump_to_t1(e);
 }
 
-static void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags)
+static void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags, const struct jit_recipe *recipe)
 {
-    flags_store(a, flags);
+    flags_store(a, flags, recipe);
     asm_code(a, 0x41, 0xbc); /* mov r12d, imm32: T2 */
     asm_u32(a, site);
     asm_jmp(a, jit_slow_thunk(e->j));
@@ -263,7 +263,7 @@ void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave)
     u32 site = jit_site_new(e, i, JIT_SITE_INSN);
 
     x87_settle(e);
-    emit_slow(&e->hot, e, site, e->flags);
+    emit_slow(&e->hot, e, site, e->flags, &e->recipe);
     if (leave)
         return;
     jit_site_at(e->j, site)->resume = asm_here(&e->hot);
@@ -278,7 +278,7 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
     if (s->jump)
         asm_link(&e->hot, s->jump, asm_here(&e->cold));
     emit_x87_note(e, &e->cold, s->x87);
-    emit_slow(&e->cold, e, s->site, s->flags);
+    emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
 }
 
 /* From here on `hot` is where cold code goes, so that the emitters above can be used for it. */
@@ -299,7 +299,7 @@ static void link_here(struct jit_emit *e, const struct jit_exit *x)
 
 static void cold_leave(struct jit_emit *e, s64 offset, u32 flags)
 {
-    flags_store(&e->hot, flags);
+    flags_store(&e->hot, flags, &e->recipe);
     emit_rip(&e->hot, T1, offset, address_width(e));
     asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(RIP));
 }
@@ -346,6 +346,7 @@ static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
 {
     link_here(e, x);
     e->flags = x->flags;
+    e->recipe = x->recipe;
     switch (x->kind) {
     case EXIT_LINK: cold_link(e, x); break;
     case EXIT_FAR: emit_far(e, x->offset); break;

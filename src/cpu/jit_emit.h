@@ -5,8 +5,21 @@
 
 struct jit;
 
-/* Where the guest's arithmetic flags are now; several places may have them. */
-enum { FLAGS_HOST = 1, FLAGS_RAX = 2, FLAGS_MEMORY = 4 };
+/* Where the guest's arithmetic flags are now; several places may have them. FLAGS_RECIPE: nowhere, but they can be made again
+ * from registers. */
+enum { FLAGS_HOST = 1, FLAGS_RAX = 2, FLAGS_MEMORY = 4, FLAGS_RECIPE = 8 };
+
+/* How to make them again: what the instruction that wrote them left of its operands. */
+enum jit_recipe_kind { RECIPE_NONE, RECIPE_AGAIN, RECIPE_TEST, RECIPE_ADD, RECIPE_SUB, RECIPE_NEG };
+struct jit_recipe {
+    u8 kind;      /* enum jit_recipe_kind */
+    bool by_register; /* ADD, SUB: of register b, else imm */
+    bool wide;    /* 64 bits, else 32 */
+    s8 a, b;      /* guest registers */
+    u32 registers; /* bit n: guest register n must stay as it is */
+    s32 imm;
+    const struct jit_insn *insn; /* RECIPE_AGAIN: this, and nothing else */
+};
 
 /* What becomes of an instruction. */
 enum jit_kind {
@@ -32,6 +45,8 @@ struct jit_insn {
     bool may_leave;   /* for its slow path, or by a fault: the flags before it must be at hand */
     bool host_faults; /* may fault on the host where its guest would */
     bool vector, x87;
+    u32 writes;        /* bit n: guest register n */
+    bool flags_needed_after;
     bool flags_needed; /* the flags before it are looked at by somebody */
 };
 
@@ -40,6 +55,7 @@ struct jit_stub {
     u32 site;
     u32 jump;  /* displacement in the hot code that goes there; 0: none */
     u8 flags;  /* where they are */
+    struct jit_recipe recipe;
     s32 x87;   /* as jit_emit.x87_offset */
 };
 enum jit_exit_kind {
@@ -50,6 +66,7 @@ enum jit_exit_kind {
 };
 struct jit_exit {
     u8 kind, flags;
+    struct jit_recipe recipe;
     s64 offset; /* of the target, from the start of the page */
     const u8 *from; /* the displacement to link, in the writable view … */
     const u8 *exec; /* … and where it is executed */
@@ -63,6 +80,7 @@ struct jit_emit {
     struct x86_asm hot, cold;
     int code_size;
     u32 flags; /* FLAGS_*: where they are */
+    struct jit_recipe recipe;
     struct jit_insn *insn;
     int count;
     u32 stubs, exits;
@@ -79,9 +97,14 @@ struct jit_emit {
 void flags_save(struct jit_emit *e);          /* to RAX or memory, if they are only in EFLAGS */
 void flags_save_memory(struct jit_emit *e);   /* to memory */
 void flags_to_host(struct jit_emit *e);
-void flags_store(struct x86_asm *a, u32 from); /* emits what puts them into vcpu.cc */
+void flags_store(struct x86_asm *a, u32 from, const struct jit_recipe *recipe); /* emits what puts them into vcpu.cc */
 void flags_clobber(struct jit_emit *e);       /* EFLAGS is about to change */
 void flags_free_rax(struct jit_emit *e);      /* RAX is about to change */
+void flags_written(struct jit_emit *e, const struct jit_insn *i); /* to EFLAGS, all of them, by `i` */
+/* `i` is about to be emitted: flags that could not be made again after it are saved, if anybody wants them. */
+void flags_before_writes(struct jit_emit *e, const struct jit_insn *i);
+void flags_after_writes(struct jit_emit *e, const struct jit_insn *i); /* `i` was emitted */
+void emit_recipe(struct x86_asm *a, const struct jit_recipe *r); /* to EFLAGS; uses T2 */
 
 /* jit_memory.c */
 void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1 */
@@ -90,6 +113,8 @@ void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool wri
 
 /* jit_operand.c */
 void emit_same(struct jit_emit *e, const struct jit_insn *i);
+/* A register form again, for the flags; with `spare` for a register that has no host register. */
+void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare);
 bool can_emit_same(const struct jit_insn *i, int code_size);
 void emit_lea(struct jit_emit *e, const struct jit_insn *i);
 void emit_push(struct jit_emit *e, const struct jit_insn *i);

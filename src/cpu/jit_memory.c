@@ -85,7 +85,7 @@ void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool wri
     asm_ri(a, X86_CMP | X86_W, T1, (s32)(PAGE_SIZE - size));
     stub = &e->stub[e->stubs++];
     *stub = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
-                              .x87 = e->x87_offset};
+                              .recipe = e->recipe, .x87 = e->x87_offset};
     stub->jump = asm_jcc(a, X86_A, NULL);
     asm_rm(a, X86_ADD | X86_W, T1, tlb_at(e, offsetof(struct tlb_entry, page)));
     flags_clobber(e);

@@ -277,6 +277,27 @@ static void place_back(struct jit_emit *e, const ZydisDecodedOperand *op, int ho
         asm_rm(&e->hot, X86_STORE | X86_W, host, GPR_AT(guest_number(op)));
 }
 
+void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare)
+{
+    struct places p = places_of(i);
+    int *all[] = {&p.reg, &p.rm};
+
+    if (accumulator_form(i)) {
+        emit_accumulator(a, i);
+        return;
+    }
+    for (size_t n = 0; n < ARRAY_SIZE(all); n++) {
+        int guest = *all[n];
+
+        if (guest < 0)
+            continue;
+        *all[n] = in_memory(guest) ? spare : jit_host_register[guest];
+        if (in_memory(guest))
+            asm_rm(a, X86_LOAD | X86_W, spare, GPR_AT(guest));
+    }
+    encode(a, i, p);
+}
+
 /* The instruction itself, its memory operand checked, flags where they must be. */
 static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
 {
@@ -311,7 +332,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
     } else if (i->host_faults) { /* a slow path that only a signal finds */
         site = jit_site_new(e, i, JIT_SITE_INSN);
         e->stub[e->stubs++] = (struct jit_stub){.site = site, .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
-                                                  .x87 = e->x87_offset};
+                                                  .recipe = e->recipe, .x87 = e->x87_offset};
     }
     if (i->reads_flags)
         flags_to_host(e);
@@ -322,7 +343,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
     else
         emit_accumulator(&e->hot, i);
     if (i->writes_flags)
-        e->flags = FLAGS_HOST;
+        flags_written(e, i);
     else if (shuttle)
         e->flags &= ~(u32)FLAGS_RAX;
     if (site) {

@@ -211,6 +211,24 @@ static void flags_of(struct jit_insn *i)
     i->reads_flags = !i->kills_flags && (i->writes_flags || (f && f->tested & FLAGS_ARITH));
 }
 
+/* The general registers that it writes, those of PUSH and the like included. */
+static u32 written_registers(const struct jit_insn *i)
+{
+    u32 bits = 0;
+
+    for (int n = 0; n < i->zi.operand_count; n++) {
+        const ZydisDecodedOperand *op = &i->op[n];
+        u8 offset;
+
+        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER || !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        offset = register_offset(op->reg.value);
+        if (offset < RIP * 8)
+            bits |= 1u << offset / 8;
+    }
+    return i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK ? 0xffff : bits;
+}
+
 static bool may_leave(const struct jit_insn *i)
 {
     switch (i->kind) {
@@ -247,6 +265,7 @@ static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, i
     }
     flags_of(i);
     i->may_leave = may_leave(i);
+    i->writes = written_registers(i);
     return true;
 }
 
@@ -262,6 +281,7 @@ static void flags_backwards(struct jit_emit *e)
     for (int n = e->count - 1; n >= 0; n--) {
         struct jit_insn *i = &e->insn[n];
 
+        i->flags_needed_after = needed;
         needed = i->reads_flags || i->may_leave || (needed && !i->kills_flags);
         i->flags_needed = needed;
     }
