@@ -53,6 +53,9 @@ static bool vector_same(struct jit_emit *e, struct jit_insn *i, const struct ins
     const struct vector_isa *isa = vector_isa_find(src);
     enum vector_class class;
 
+#ifdef VECTORS_SAVED_EARLY
+    return false; /* a sanitizer's run-time may change vector registers whenever translated code calls C */
+#endif
     if (!isa || !vector_isa_shown(e->c, isa, src) || vector_state_handler(i->zi.mnemonic))
         return false;
     class = vector_class_of(isa, src);

@@ -177,7 +177,8 @@ static void levels(void)
     route(4, 0x65 | LEVEL, 1);
     clear();
     com1(true);
-    settle();
+    for (int n = 0; n < 1000 && !hits[1]; n++) /* the other processor may have to be woken first */
+        settle();
     settle();
     check(hits[1] == 1 && !hits[0] && !(ioapic_read(0x18) & REMOTE_IRR), "the other processor's EOI counts as well: %d",
           hits[1]);
