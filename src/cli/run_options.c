@@ -357,7 +357,7 @@ static const struct option_spec options[] = {
     {"cpus", 0, "N", set_cpus, "virtual CPUs, 1 (the default) to 16"},
     {"cpu-engine", 0, "NAME", set_engine,
      "what runs the guest's code: auto (the default: kvm where\n"
-     "a short trial shows that it is fast, else interp), interp,\n"
+     "a short trial shows that it is fast, else jit), interp,\n"
      "jit, kvm, or lockstep: jit checked against interp"},
     {"cpu-model", 0, "NAME", set_model,
      "the CPU that the guest sees: x86-64-v2, x86-64-v3,\n"

@@ -28,7 +28,7 @@ static bool kvm_shows_model(const struct vcpu_group *g)
     return r != -ENOTSUP;
 }
 
-/* KVM if it is as fast as hardware makes it, else ours. */
+/* KVM if it is as fast as hardware makes it, else the translator. */
 static int choose_best(struct vcpu_group *g)
 {
     char speed[64];
@@ -36,12 +36,12 @@ static int choose_best(struct vcpu_group *g)
     u32 mips;
 
     if (kvm_probe(&mips, &e))
-        return reason_set(g, &interp_engine, e.text);
+        return reason_set(g, &jit_engine, e.text);
     snprintf(speed, sizeof(speed), "/dev/kvm runs %u MIPS", mips);
     if (mips < KVM_WORTH_MIPS)
-        return reason_set(g, &interp_engine, speed);
+        return reason_set(g, &jit_engine, speed);
     if (!kvm_shows_model(g))
-        return reason_set(g, &interp_engine, "/dev/kvm cannot show this CPU model");
+        return reason_set(g, &jit_engine, "/dev/kvm cannot show this CPU model");
     return reason_set(g, &kvm_engine, speed);
 }
 

@@ -2,7 +2,7 @@
 """A Debian kernel with a busybox initial RAM disk: boots, counts its CPUs and its memory, reads and writes disks, fetches from
 the host, complains of nothing, powers off.
 
-Usage: busybox.py SKERRY cloud-amd64|amd64 CPUS MEMORY"""
+Usage: busybox.py SKERRY cloud-amd64|amd64 CPUS MEMORY [OPTION…]"""
 import hashlib
 import os
 import sys
@@ -14,6 +14,7 @@ from kernel_log import complaints
 from web_server import WebServer
 
 skerry, flavour, cpus, memory = sys.argv[1:5]
+options = sys.argv[5:]
 kernel = busybox(skerry, flavour)
 server = WebServer(1 << 20)
 megabytes = int(memory[:-1]) * {'M': 1, 'G': 1024}[memory[-1]]
@@ -38,7 +39,7 @@ with tempfile.TemporaryDirectory() as work:
         file.write(content)
     with open(written, 'wb') as file:
         file.truncate(4 << 20)
-    with Guest(skerry, *kernel, '--append', 'console=ttyS0 panic=-1 guest.run="' + '; '.join(commands) + '"', '--memory', memory,
+    with Guest(skerry, *kernel, *options, '--append', 'console=ttyS0 panic=-1 guest.run="' + '; '.join(commands) + '"', '--memory', memory,
                '--cpus', cpus, '--disk', f'{read},format=raw,readonly', '--disk', f'{written},format=raw',
                '--no-reboot', '--timeout', '400') as guest:
         os.close(guest.input)
