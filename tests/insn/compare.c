@@ -126,6 +126,11 @@ static int compare_segments(const struct comparison *k, FILE *out)
     return count;
 }
 
+static bool mapped_page(u64 address)
+{
+    return address - CODE_VA < CODE_SIZE || address - DATA_VA < DATA_SIZE;
+}
+
 static int compare_page_fault(const struct comparison *k, FILE *out)
 {
     u64 error = ~0ull;
@@ -135,6 +140,8 @@ static int compare_page_fault(const struct comparison *k, FILE *out)
         return 0;
 
     if (k->host->address >= USER_END) /* Linux shows every fault behind it as a protection violation */
+        error = ~PF_PRESENT;
+    if (mapped_page(k->host->address)) /* its kernel may have taken the page away for a moment, to move it */
         error = ~PF_PRESENT;
     if (k->ours->address >= SYSTEM_VA && k->ours->address <= 0xffffffff)
         error = ~PF_PRESENT;

@@ -257,7 +257,7 @@ static int pages_setup(struct err *e)
     if (mprotect((void *)(DATA_VA + DATA_WRITABLE), DATA_SIZE - DATA_WRITABLE, PROT_READ) < 0)
         return err_set(e, -errno, "mprotect: %s", strerror(errno));
     /* a page that has not been touched yet is absent, not read-only, to the first access */
-    if (mlock((void *)DATA_VA, DATA_SIZE) < 0)
+    if (mlock((void *)DATA_VA, DATA_SIZE) < 0 || mlock((void *)CODE_VA, CODE_SIZE) < 0)
         return err_set(e, -errno, "mlock: %s", strerror(errno));
     memset(code_alias, CODE_FILL, CODE_SIZE);
     return 0;
