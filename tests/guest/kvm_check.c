@@ -23,6 +23,7 @@ enum {
     HANDLERS = 0x4000,
     TSS = 0x6000,
     CODE = 0x8000,
+    KERNEL = 0x8800,
     STACK = 0xa000,
     TABLES = 0x10000,
     DATA = 0x20000,
@@ -174,6 +175,26 @@ static bool user_int(void)
     return go(&regs) == 0x80;
 }
 
+/* SYSCALL enters ring 0 at LSTAR. */
+static bool syscall_enters(void)
+{
+    static const uint8_t code[] = {0x0f, 0x05};                          /* syscall */
+    static const uint8_t kernel[] = {0x8c, 0xc8, 0xe6, PORT_DONE, 0xf4}; /* mov eax, cs; out PORT_DONE, al; hlt */
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry[2];
+    } list = {
+        .head.nmsrs = 2,
+        .entry = {{.index = 0xc0000081, .data = 8ull << 32 | 0x13ull << 48}, {.index = 0xc0000082, .data = KERNEL}}};
+    struct kvm_regs regs;
+
+    memcpy(kvm.memory + KERNEL, kernel, sizeof(kernel));
+    ioctl(kvm.vcpu, KVM_SET_MSRS, &list);
+    start(code, sizeof(code), 3, &regs);
+    go(&regs);
+    return (regs.rax & 0xffff) == 8;
+}
+
 /* STI, a dozen NOPs, CLI: whoever waits for an interrupt window is told of this one. */
 static bool window(void)
 {
@@ -262,6 +283,7 @@ static const struct {
 } checks[] = {
     {"cpuid", cpuid_shown, "CPUID shows the host's processor"},
     {"user-int", user_int, "INT n in ring 3 does not reach its handler"},
+    {"syscall", syscall_enters, "SYSCALL stays in ring 3"},
     {"window", window, "interrupts miss a short stretch with IF set"},
     {"step-shadow", step_shadow, "MOV SS does not hold back a single step"},
     {"watch", watch, "data breakpoints do not trap"},
