@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "base/trace.h"
 #include "cpu/access.h"
 #include "cpu/decode.h"
 #include "cpu/engine.h"
@@ -150,13 +151,13 @@ static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 {
     struct jit_block *b = jit_block_find(c->jit, hva, key);
 
-    if (b)
+    if (b || !(c->trial || jit_hot(c->jit, hva)))
         return b;
     vector_make_room(c);
     return translate(c, hva, key);
 }
 
-/* The block at RIP; NULL: not in RAM, or its first instruction crosses pages. May raise. */
+/* The block at RIP; NULL: not in RAM, not worth it yet, or its first instruction crosses pages. May raise. */
 static struct jit_block *find(struct vcpu *c, u32 key)
 {
     struct tlb_entry *t = interp_fetch_entry(c, c->s.gpr[RIP]);
@@ -170,13 +171,14 @@ struct jit_block *jit_block_at_rip(struct vcpu *c)
 }
 
 /* The link that was left by leads to b: from now on directly. */
-static void patch(struct jit_link *l, const struct jit_block *b)
+static void patch(struct jit *j, const struct jit_link *l, const struct jit_block *b)
 {
+    const struct jit_block *from = jit_block_at(j, l->block);
     const u8 *to = l->flags_saved ? b->entry_saved : b->entry;
 
-    if (((u64)l->block->hva ^ (u64)b->hva) & PAGE_MASK || l->block->version != b->version || l->block->key != b->key)
+    if (((u64)from->hva ^ (u64)b->hva) & PAGE_MASK || from->version != b->version || from->key != b->key)
         return;
-    *(u32_any *)l->rel32 = (u32)(s32)(to - (l->exec + 4));
+    *(u32_any *)(j->code->write + l->rel32) = jit_code_offset(j, to) - (l->rel32 + 4);
 }
 
 /* Forgets jumps that mappings which changed have made wrong. */
@@ -206,7 +208,7 @@ static void jump_add(struct vcpu *c, struct jit_jumps *t, u32 slot, const u8 *co
 }
 
 /* Code to enter at RIP with the flags in RAX. */
-static const u8 *code_for(struct vcpu *c, struct jit_link *from)
+static const u8 *code_for(struct vcpu *c, u32 from)
 {
     u32 key = jit_key(c), slot = jit_jump_slot(c->s.gpr[RIP]);
     struct jit_jumps *t;
@@ -217,11 +219,12 @@ static const u8 *code_for(struct vcpu *c, struct jit_link *from)
     t = jumps_for(c, key);
     if (!from && t->rip[slot] == c->s.gpr[RIP])
         return t->code[slot];
+    c->jit->counters.looked_up++;
     b = find(c, key);
     if (!b)
         return NULL;
     if (from && c->jit->link_epoch == c->jit->epoch)
-        patch(from, b);
+        patch(c->jit, jit_link_at(c->jit, from), b);
     jump_add(c, t, slot, b->entry_saved);
     return b->entry_saved;
 }
@@ -248,22 +251,32 @@ void jit_kick(struct vcpu *c)
         __atomic_sub_fetch(&c->budget, BUDGET_KICK, __ATOMIC_RELAXED);
 }
 
+void jit_leave_by(struct vcpu *c, u32 link)
+{
+    c->s.gpr[RIP] = c->page_base + jit_link_at(c->jit, link)->offset;
+}
+
 /* Runs translated code until it comes back; an instruction by the interpreter where there can be none. */
-static struct jit_link *run_some(struct vcpu *c, struct jit_link *from)
+static u32 run_some(struct vcpu *c, u32 from)
 {
     const u8 *code;
 
     if (!translatable(c)) {
+        c->jit->counters.interpreted++;
         interp_block(c);
-        return NULL;
+        return 0;
     }
     code = code_for(c, from);
     if (!code) {
+        c->jit->counters.interpreted++;
         interp_block(c);
-        return NULL;
+        return 0;
     }
+    c->jit->counters.entered++;
     c->page_base = c->s.gpr[RIP] & PAGE_MASK;
     from = jit_enter(c, code);
+    if (from)
+        jit_leave_by(c, from);
     c->jit->link_epoch = c->jit->epoch;
     jit_budget_refill(c);
     return from;
@@ -272,13 +285,13 @@ static struct jit_link *run_some(struct vcpu *c, struct jit_link *from)
 /* A function of its own: one that has a setjmp keeps nothing in registers. */
 static __attribute__((noinline)) void blocks_run(struct vcpu *c)
 {
-    struct jit_link *link = NULL;
+    u32 link = 0;
 
     for (;;) {
         if (unlikely(__atomic_load_n(&c->attention, __ATOMIC_RELAXED))) {
             if (!interp_attend(c))
                 return;
-            link = NULL;
+            link = 0;
             continue;
         }
         if (unlikely(c->s.activity != VCPU_ACTIVE))
@@ -298,43 +311,45 @@ void jit_run(struct vcpu *c)
 /* ---- slow paths ---- */
 
 /* The interpreter's form of a site's instruction. */
-static const struct insn *site_insn(struct vcpu *c, struct jit_site *s)
+static const struct insn *site_insn(struct vcpu *c, u32 site)
 {
-    struct insn *i;
-    const u8 *bytes = (const u8 *)((u64)s->block->hva & PAGE_MASK) + s->offset;
-    int code_size = (int)(s->block->key & JIT_KEY_SIZE);
-    u32 epoch = c->jit->epoch;
+    struct jit *j = c->jit;
+    struct jit_slow_insn *slot = &j->slow_insn[site % JIT_SLOW_INSNS];
+    const struct jit_site *s = jit_site_at(j, site);
+    const struct jit_block *b = jit_block_at(j, s->block);
+    const u8 *bytes = (const u8 *)((u64)b->hva & PAGE_MASK) + s->offset;
+    u32 epoch = j->epoch;
+    int avail = (int)MIN(PAGE_SIZE - s->offset, 15), code_size = (int)(b->key & JIT_KEY_SIZE);
 
-    if (s->insn)
-        return s->insn;
-    vector_make_room(c);
-    i = c->jit->epoch == epoch ? jit_insn_new(c->jit) : NULL;
-    if (!i)
-        i = &c->jit->spare;
-    decode_insn(c, bytes, (int)MIN(PAGE_SIZE - s->offset, 15), code_size, i);
-    insn_place(i, 0);
-    if (i != &c->jit->spare)
-        s->insn = i;
-    return i;
+    if (slot->site == site && slot->epoch == epoch)
+        return &slot->insn;
+    vector_make_room(c); /* may forget the site, and all others */
+    decode_insn(c, bytes, avail, code_size, &slot->insn);
+    insn_place(&slot->insn, 0);
+    slot->site = site;
+    slot->epoch = epoch;
+    return &slot->insn;
 }
 
 /* From generated code: runs a site's instruction, all guest registers in s.gpr and flags in cc. Where to go on, or NULL: leave,
  * RIP is right. */
 const u8 *jit_slow(struct vcpu *c, u32 site)
 {
-    struct jit_site *s = jit_site_at(c->jit, site);
+    const struct jit_site *s = jit_site_at(c->jit, site);
+    const u8 *resume = c->jit->code->exec + s->resume;
     const struct insn *i;
     u32 epoch = c->jit->epoch;
-    bool ext = s->block->ext;
+    bool ext = jit_block_at(c->jit, s->block)->ext;
 
     if (s->kind == JIT_SITE_EXT_LOAD) {
         ext_load(c);
-        return s->resume;
+        return resume;
     }
     c->s.gpr[RIP] = c->page_base + s->offset;
-    i = site_insn(c, s);
+    i = site_insn(c, site);
     if (i->ends_block)
         c->s.gpr[RIP] += i->len;
+    c->jit->counters.slow++;
     c->insn = c->block_first = i;
     c->block_end = i + 2; /* a handler that wants the block left makes it i + 1 */
     i->fn(c, i);
@@ -351,7 +366,7 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     }
     if (ext)
         ext_load(c);
-    return s->resume;
+    return resume;
 }
 
 /* ---- life ---- */
@@ -364,6 +379,7 @@ void jit_flush(struct vcpu *c)
 
 void jit_jumps_flush(struct vcpu *c)
 {
+    c->jit->counters.jump_clears++;
     for (int n = 0; n < MMU_SETS; n++)
         jit_jumps_clear(&c->jumps[n]);
     tlb_forget_jumps(c->tlb);
@@ -407,10 +423,24 @@ int jit_create(struct vcpu *c, struct err *e)
     return r;
 }
 
+static void counters_trace(const struct vcpu *c)
+{
+    const struct jit_counters *n = &c->jit->counters;
+
+    trace(JIT, "vcpu %d: %llu blocks translated (%llu instructions), %llu flushes, %llu jump table clearings", c->index,
+          (unsigned long long)n->blocks, (unsigned long long)n->insns, (unsigned long long)n->flushes,
+          (unsigned long long)n->jump_clears);
+    trace(JIT, "vcpu %d: %llu entries, %llu not by the jump table, %llu instructions and %llu blocks interpreted of %llu",
+          c->index, (unsigned long long)n->entered, (unsigned long long)n->looked_up, (unsigned long long)n->slow,
+          (unsigned long long)n->interpreted, (unsigned long long)c->retired);
+}
+
 void jit_free(struct vcpu *c)
 {
-    if (c->jit)
+    if (c->jit) {
+        counters_trace(c);
         jit_cache_free(c);
+    }
 }
 
 const struct engine jit_engine = {

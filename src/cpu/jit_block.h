@@ -37,20 +37,19 @@ enum jit_site_kind { JIT_SITE_INSN, JIT_SITE_EXT_LOAD };
 
 /* An instruction that may leave translated code for its slow path, and come back behind itself. */
 struct jit_site {
-    const u8 *resume;
-    const u8 *stub; /* the slow path's first instruction */
-    struct jit_block *block;
-    const struct insn *insn; /* decoded at the first use */
-    u32 hot, hot_end; /* where in the hot region its code is, for faults of the host */
-    u16 offset;       /* bytes from the start of its page */
-    u8 kind;          /* enum jit_site_kind */
+    u32 block;    /* in the arena */
+    u32 resume;   /* in the code cache, as the following */
+    u32 stub;     /* the slow path's first instruction */
+    u32 hot;      /* its code, for faults of the host … */
+    u16 hot_len;
+    u16 offset : 12; /* bytes from the start of its page */
+    u16 kind : 4; /* enum jit_site_kind */
 };
 
 /* A direct jump that does not know its target's code yet. */
 struct jit_link {
-    u8 *rel32;        /* the displacement to patch, in the writable view */
-    const u8 *exec;   /* where that is executed */
-    struct jit_block *block;
+    u32 block;        /* in the arena */
+    u32 rel32;        /* the displacement to patch, in the code cache */
     u16 offset;       /* of the target in the page */
     bool flags_saved; /* jumps with the flags in RAX, not in EFLAGS */
 };

@@ -12,12 +12,13 @@
 #include "cpu/jit.h"
 #include "cpu/jit_emit.h"
 
-#define HOT_SIZE MIB(8)
+#define HOT 16 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
+#define HOT_SIZE MIB(14)
 #define COLD_SIZE MIB(8)
 #define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
 #define COLD_BLOCK_MAX KIB(32)
 #define ARENA_SIZE MIB(10)
-#define ARENA_BLOCK_MAX KIB(8)
+#define ARENA_BLOCK_MAX KIB(1)
 #define SITES_MAX 200000u
 #define BLOCKS_MAX 80000u
 
@@ -90,12 +91,13 @@ void jit_cache_flush(struct jit *j)
 {
     for (int n = 0; n < JIT_HASH_SIZE; n++)
         __atomic_store_n(&j->hash[n], NULL, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
-    j->arena_used = 0;
+    j->arena_used = 16; /* 0: no link */
     j->site_count = 1; /* 0: no site */
     j->block_count = 0;
     j->hot_used = j->hot_start;
     j->cold_used = HOT_SIZE;
     j->epoch++;
+    j->counters.flushes++;
 }
 
 /* ---- blocks ---- */
@@ -122,6 +124,15 @@ struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key)
             link = &b->next;
     }
     return NULL;
+}
+
+bool jit_hot(struct jit *j, const u8 *hva)
+{
+    u8 *heat = &j->heat[((u64)hva ^ (u64)hva >> 16) & (JIT_HEAT_SIZE - 1)];
+
+    if (*heat < HOT)
+        ++*heat;
+    return *heat == HOT;
 }
 
 static bool room(const struct jit *j)
@@ -172,6 +183,8 @@ struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e)
     b->next = j->hash[hash_slot(b->hva)];
     j->hash[hash_slot(b->hva)] = b;
     j->blocks[j->block_count++] = b;
+    j->counters.blocks++;
+    j->counters.insns += b->insns;
     return b;
 }
 
@@ -179,8 +192,8 @@ u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kin
 {
     struct jit *j = e->j;
 
-    j->site[j->site_count] = (struct jit_site){.block = e->b, .offset = i->offset, .kind = (u8)kind,
-                                               .hot = e->b->hot + e->hot.len, .hot_end = e->b->hot + e->hot.len};
+    j->site[j->site_count] = (struct jit_site){.block = jit_block_number(j, e->b), .offset = i->offset, .kind = (u8)kind,
+                                               .hot = e->b->hot + e->hot.len};
     return j->site_count++;
 }
 
@@ -189,14 +202,38 @@ struct jit_site *jit_site_at(struct jit *j, u32 n)
     return &j->site[n];
 }
 
-struct jit_link *jit_link_new(struct jit *j)
+void jit_site_done(struct jit_emit *e, struct jit_site *s)
 {
-    return arena_take(j, sizeof(struct jit_link));
+    s->resume = jit_code_offset(e->j, asm_here(&e->hot));
+    s->hot_len = (u16)(e->b->hot + e->hot.len - s->hot);
 }
 
-struct insn *jit_insn_new(struct jit *j)
+u32 jit_code_offset(const struct jit *j, const u8 *exec)
 {
-    return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE ? arena_take(j, sizeof(struct insn)) : NULL;
+    return (u32)(exec - j->code->exec);
+}
+
+u32 jit_block_number(const struct jit *j, const struct jit_block *b)
+{
+    return (u32)((const u8 *)b - j->arena);
+}
+
+struct jit_block *jit_block_at(struct jit *j, u32 n)
+{
+    return (struct jit_block *)(j->arena + n);
+}
+
+struct jit_link *jit_link_at(struct jit *j, u32 n)
+{
+    return (struct jit_link *)(j->arena + n);
+}
+
+u32 jit_link_new(struct jit *j, const struct jit_link *l)
+{
+    struct jit_link *ret = arena_take(j, sizeof(*l));
+
+    *ret = *l;
+    return (u32)((u8 *)ret - j->arena);
 }
 
 /* ---- jump tables ---- */
@@ -242,8 +279,8 @@ const u8 *jit_fault(const u8 *pc, u64 frame)
         const struct jit_site *s = &c->jit->site[n];
         u32 hot = (u32)(pc - c->jit->code->exec);
 
-        if (hot >= s->hot && hot < s->hot_end)
-            return s->stub;
+        if (hot >= s->hot && hot < s->hot + s->hot_len)
+            return c->jit->code->exec + s->stub;
     }
     return NULL;
 }

@@ -5,8 +5,21 @@
 #include "jit/code_cache.h"
 
 #define JIT_HASH_SIZE 65536
+#define JIT_HEAT_SIZE 65536
+#define JIT_SLOW_INSNS 4096
+
+/* What happened how often; printed at the end with --trace jit. */
+struct jit_counters {
+    u64 blocks, insns;     /* translated */
+    u64 flushes;           /* of everything, for lack of room or because the map changed */
+    u64 jump_clears;       /* of the jump tables */
+    u64 entered, looked_up; /* blocks, by the run loop; of these not in the jump table */
+    u64 slow;              /* instructions by the interpreter's handler, out of a block */
+    u64 interpreted;       /* blocks by the interpreter */
+};
 
 struct jit {
+    struct jit_counters counters;
     struct code_cache *code;
     u8 *arena;               /* blocks, links, decoded instructions */
     struct jit_site *site;
@@ -22,8 +35,12 @@ struct jit {
     u64 key_of[3];           /* CR0, CR4, XCR0 that vector_classes is for */
     bool key_v86;
     u32 vector_classes;
-    const u8 *enter, *exit, *slow; /* thunks */
-    struct insn spare;
+    const u8 *enter, *exit[3], *slow; /* thunks */
+    struct jit_slow_insn { /* the interpreter's forms of slow instructions, by a site's number */
+        u32 site, epoch;
+        struct insn insn;
+    } slow_insn[JIT_SLOW_INSNS];
+    u8 heat[JIT_HEAT_SIZE];  /* how often blocks without a translation were asked for, by a hash of their address */
     struct jit_block *hash[JIT_HASH_SIZE];
 };
 
@@ -39,20 +56,27 @@ struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e);
 /* A block that still says what its bytes say, or NULL. */
 struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key);
 
-/* Room for a decoded instruction, or NULL. */
-struct insn *jit_insn_new(struct jit *j);
+/* Whether code that is asked for and not translated has been asked for often enough; counts. */
+bool jit_hot(struct jit *j, const u8 *hva);
+
+struct jit_link *jit_link_at(struct jit *j, u32 n);
+struct jit_block *jit_block_at(struct jit *j, u32 n); /* by jit_block_number */
 
 void jit_jumps_init(struct jit_jumps *t);
 void jit_jumps_clear(struct jit_jumps *t);
 
-/* Runs translated code, from s.gpr and cc and back to them. The link that it left by, or NULL. */
-struct jit_link *jit_enter(struct vcpu *c, const u8 *code);
+/* Runs translated code, from s.gpr and cc and back to them. The number of the link that it left by, RIP still to be set; 0: RIP
+ * is set. */
+u32 jit_enter(struct vcpu *c, const u8 *code);
 
 /* jit_thunk.c: the ways in and out, at the start of the code cache. */
 void jit_thunks_emit(struct vcpu *c, struct x86_asm *a);
 
 /* jit.c: the block at RIP, translated if need be; NULL: it cannot be. May raise. */
 struct jit_block *jit_block_at_rip(struct vcpu *c);
+
+/* jit.c: sets RIP for a link that jit_enter returned. */
+void jit_leave_by(struct vcpu *c, u32 link);
 
 /* jit.c: a new instruction budget, when translated code came back because there was none. */
 void jit_budget_refill(struct vcpu *c);

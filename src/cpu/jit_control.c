@@ -70,7 +70,7 @@ static void emit_ext_check(struct jit_emit *e)
     asm_rm(&e->hot, 0x80, 7, VCPU_AT(ext_live)); /* cmp byte, 0 */
     asm_byte(&e->hot, 0);
     e->stub[e->stubs++] = (struct jit_stub){.site = site, .jump = asm_jcc(&e->hot, X86_E, NULL), .flags = FLAGS_RAX, .x87 = -1};
-    jit_site_at(e->j, site)->resume = asm_here(&e->hot);
+    jit_site_done(e, jit_site_at(e->j, site));
 }
 
 void emit_entry(struct jit_emit *e)
@@ -250,11 +250,17 @@ void emit_return(struct jit_emit *e, const struct jit_insn *i)
     emit_jump_to_t1(e);
 }
 
+/* mov r12d, imm32: T2 */
+static void emit_t2(struct x86_asm *a, u32 val)
+{
+    asm_code(a, 0x41, 0xbc);
+    asm_u32(a, val);
+}
+
 static void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags, const struct jit_recipe *recipe)
 {
     flags_store(a, flags, recipe);
-    asm_code(a, 0x41, 0xbc); /* mov r12d, imm32: T2 */
-    asm_u32(a, site);
+    emit_t2(a, site);
     asm_jmp(a, jit_slow_thunk(e->j));
 }
 
@@ -266,7 +272,7 @@ void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave)
     emit_slow(&e->hot, e, site, e->flags, &e->recipe);
     if (leave)
         return;
-    jit_site_at(e->j, site)->resume = asm_here(&e->hot);
+    jit_site_done(e, jit_site_at(e->j, site));
     e->flags = FLAGS_HOST | FLAGS_RAX | FLAGS_MEMORY;
 }
 
@@ -274,7 +280,7 @@ void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave)
 
 static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
 {
-    jit_site_at(e->j, s->site)->stub = asm_here(&e->cold);
+    jit_site_at(e->j, s->site)->stub = jit_code_offset(e->j, asm_here(&e->cold));
     if (s->jump)
         asm_link(&e->hot, s->jump, asm_here(&e->cold));
     emit_x87_note(e, &e->cold, s->x87);
@@ -306,19 +312,18 @@ static void cold_leave(struct jit_emit *e, s64 offset, u32 flags)
 
 static void cold_link(struct jit_emit *e, const struct jit_exit *x)
 {
-    struct jit_link *l = jit_link_new(e->j);
+    struct jit_link l = {.block = jit_block_number(e->j, e->b), .rel32 = jit_code_offset(e->j, x->exec), .offset = (u16)x->offset,
+                         .flags_saved = x->flags & FLAGS_RAX};
+    enum jit_exit_flags flags = x->flags & FLAGS_MEMORY ? LEAVE_MEMORY : x->flags & FLAGS_RAX ? LEAVE_RAX : LEAVE_HOST;
 
-    *l = (struct jit_link){.rel32 = (u8 *)x->from, .exec = x->exec, .block = e->b, .offset = (u16)x->offset,
-                           .flags_saved = x->flags & FLAGS_RAX};
-    cold_leave(e, x->offset, x->flags);
-    asm_mov_imm64(&e->hot, T2, (u64)l);
-    asm_jmp(&e->hot, jit_exit_thunk(e->j));
+    emit_t2(&e->hot, jit_link_new(e->j, &l));
+    asm_jmp(&e->hot, jit_exit_thunk(e->j, flags));
 }
 
-static void cold_unlinked(struct jit_emit *e)
+static void cold_unlinked(struct jit_emit *e, enum jit_exit_flags flags)
 {
     asm_rr(&e->hot, X86_XOR, T2, T2);
-    asm_jmp(&e->hot, jit_exit_thunk(e->j));
+    asm_jmp(&e->hot, jit_exit_thunk(e->j, flags));
 }
 
 static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
@@ -332,14 +337,13 @@ static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
     cold_leave(e, x->offset, flags);
     asm_rm(&e->hot, 0x83 | X86_W, 0, VCPU_AT(budget)); /* what was not run is not paid for */
     asm_byte(&e->hot, (u8)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)));
-    cold_unlinked(e);
+    cold_unlinked(e, LEAVE_MEMORY);
 }
 
 static void cold_miss(struct jit_emit *e)
 {
-    asm_rm(&e->hot, X86_STORE | X86_66, HOST_FLAGS, VCPU_AT(cc));
     asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(RIP));
-    cold_unlinked(e);
+    cold_unlinked(e, LEAVE_RAX);
 }
 
 static void cold_exit(struct jit_emit *e, const struct jit_exit *x)

@@ -141,8 +141,12 @@ int jit_scan(struct jit_emit *e, const u8 *hva);
 /* jit_slow sites; jit.c */
 u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind);
 struct jit_site *jit_site_at(struct jit *j, u32 n);
-struct jit_link *jit_link_new(struct jit *j);
-const u8 *jit_exit_thunk(const struct jit *j);
+void jit_site_done(struct jit_emit *e, struct jit_site *s); /* its hot code ends, and goes on, here */
+u32 jit_block_number(const struct jit *j, const struct jit_block *b);
+u32 jit_code_offset(const struct jit *j, const u8 *exec);
+u32 jit_link_new(struct jit *j, const struct jit_link *l);
+enum jit_exit_flags { LEAVE_HOST, LEAVE_RAX, LEAVE_MEMORY }; /* where the flags are on the way out */
+const u8 *jit_exit_thunk(const struct jit *j, enum jit_exit_flags flags);
 const u8 *jit_slow_thunk(const struct jit *j);
 
 #endif

@@ -133,13 +133,17 @@ static bool same(const struct outcome *a, const struct outcome *b, u64 undefined
 /* Runs the block's code; the fault that it raised, or -1. */
 static __attribute__((noinline)) int run_block(struct vcpu *c, const struct jit_block *b)
 {
+    u32 link;
+
     if (__builtin_setjmp(c->fault_jump)) {
         interp_fault_rewind(c);
         return c->fault_vector;
     }
     c->page_base = c->s.gpr[RIP] & PAGE_MASK;
     jit_budget_refill(c);
-    jit_enter(c, b->entry_saved);
+    link = jit_enter(c, b->entry_saved);
+    if (link)
+        jit_leave_by(c, link);
     return -1;
 }
 

@@ -349,8 +349,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
     if (site) {
         struct jit_site *s = jit_site_at(e->j, site);
 
-        s->resume = asm_here(&e->hot);
-        s->hot_end = e->b->hot + e->hot.len;
+        jit_site_done(e, s);
     }
 }
 
@@ -369,8 +368,7 @@ static void site_done(struct jit_emit *e)
 {
     struct jit_site *s = jit_site_at(e->j, e->stub[e->stubs - 1].site);
 
-    s->resume = asm_here(&e->hot);
-    s->hot_end = e->b->hot + e->hot.len;
+    jit_site_done(e, s);
 }
 
 void emit_lea(struct jit_emit *e, const struct jit_insn *i)

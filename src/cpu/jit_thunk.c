@@ -2,7 +2,8 @@
  *
  *   enter(c, code)   from C: saves what C wants kept, RSP to the vCPU, guest registers to the host's, jumps to `code` with the
  *                    flags in RAX and in EFLAGS
- *   exit             from translated code, the flags in vcpu.cc, RIP in s.gpr, a link in T2: back to enter()'s caller
+ *   exit             from translated code, a link's number or 0 in T2: back to enter()'s caller with that. Without a link RIP is
+ *                    in s.gpr. Three of them: the flags are in EFLAGS, in RAX, in vcpu.cc
  *   slow             the same with a site's number in T2: calls jit_slow() and goes on where that says */
 #include "cpu/jit_cache.h"
 #include "cpu/jit_emit.h"
@@ -55,10 +56,15 @@ static void emit_leave_c(struct x86_asm *a)
     asm_ret(a);
 }
 
-static void emit_exit(struct x86_asm *a)
+static void emit_exits(struct x86_asm *a, struct jit *j)
 {
+    j->exit[LEAVE_HOST] = asm_here(a);
+    asm_code(a, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
+    j->exit[LEAVE_RAX] = asm_here(a);
+    asm_rm(a, X86_STORE | X86_66, HOST_FLAGS, VCPU_AT(cc));
+    j->exit[LEAVE_MEMORY] = asm_here(a);
     guest_registers(a, X86_STORE);
-    asm_rr(a, X86_LOAD | X86_W, X86_RAX, T2);
+    asm_rr(a, X86_LOAD, X86_RAX, T2);
     emit_leave_c(a);
 }
 
@@ -91,15 +97,14 @@ void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
 
     j->enter = asm_here(a);
     emit_enter(a);
-    j->exit = asm_here(a);
-    emit_exit(a);
+    emit_exits(a, j);
     j->slow = asm_here(a);
     emit_slow_thunk(a);
 }
 
-const u8 *jit_exit_thunk(const struct jit *j)
+const u8 *jit_exit_thunk(const struct jit *j, enum jit_exit_flags flags)
 {
-    return j->exit;
+    return j->exit[flags];
 }
 
 const u8 *jit_slow_thunk(const struct jit *j)
@@ -107,7 +112,7 @@ const u8 *jit_slow_thunk(const struct jit *j)
     return j->slow;
 }
 
-struct jit_link *jit_enter(struct vcpu *c, const u8 *code)
+u32 jit_enter(struct vcpu *c, const u8 *code)
 {
-    return ((struct jit_link * (*)(struct vcpu *, const u8 *))(uintptr_t)c->jit->enter)(c, code);
+    return ((u32(*)(struct vcpu *, const u8 *))(uintptr_t)c->jit->enter)(c, code);
 }
