@@ -26,6 +26,7 @@
 #define ARENA_SIZE MIB(6)
 #define HASH_SIZE 16384
 #define QUICK_SIZE 8192
+#define CROSSINGS 512
 
 struct block {
     const u8 *hva;   /* of the first byte, in the backing */
@@ -49,6 +50,12 @@ struct interp {
     struct block *hash[HASH_SIZE];
     struct quick quick[QUICK_SIZE];
     struct insn crossing; /* the page-crossing instruction under way */
+    struct crossing {     /* those decoded before, by linear address; right while their bytes are the same */
+        u64 lin;
+        u8 code_size, len; /* 0: none */
+        u8 bytes[15];
+        struct insn insn;
+    } crossings[CROSSINGS];
     bool single;          /* blocks are decoded with one instruction: while every instruction is stepped */
     bool uncached;        /* interp_step_uncached: `crossing` for every instruction */
 };
@@ -82,6 +89,8 @@ void interp_flush(struct vcpu *c)
         in->hash[n] = NULL;
     for (int n = 0; n < QUICK_SIZE; n++)
         in->quick[n].block = NULL;
+    for (int n = 0; n < CROSSINGS; n++)
+        in->crossings[n].len = 0;
     in->arena_used = 0;
 }
 
@@ -211,6 +220,45 @@ static void check_code_limit(struct vcpu *c, u64 len)
 }
 
 /* Fetches up to 15 bytes that may cross a page or come from a device, and decodes one instruction. */
+static struct crossing *crossing_slot(struct vcpu *c, u64 lin)
+{
+    return &c->interp->crossings[(lin ^ lin >> PAGE_SHIFT) & (CROSSINGS - 1)];
+}
+
+/* One that was decoded before and still has its bytes, or NULL. Raises what fetching them raises. */
+static const struct insn *crossing_again(struct vcpu *c, u64 lin)
+{
+    const struct crossing *k = crossing_slot(c, lin);
+    struct tlb_entry *t = NULL;
+
+    if (k->lin != lin || k->code_size != c->code_size || !k->len || c->interp->uncached)
+        return NULL;
+    for (u32 n = 0; n < k->len; n++) {
+        u64 at = (lin + n) & c->lin_mask;
+
+        check_code_limit(c, n + 1);
+        if (!t || !(at & ~PAGE_MASK))
+            t = interp_fetch_entry(c, at);
+        if (t->fetch & TLB_MMIO || *tlb_hva(t, at) != k->bytes[n])
+            return NULL;
+    }
+    return &k->insn;
+}
+
+static void crossing_keep(struct vcpu *c, u64 lin, const u8 bytes[15], const struct insn *i)
+{
+    struct crossing *k = crossing_slot(c, lin);
+
+    if (i->mnemonic == ZYDIS_MNEMONIC_UD2 || i->len <= PAGE_SIZE - (lin & ~PAGE_MASK))
+        return; /* an illegal one depends on more bytes than its length says */
+    k->lin = lin;
+    k->code_size = c->code_size;
+    k->len = i->len;
+    for (u32 n = 0; n < i->len; n++)
+        k->bytes[n] = bytes[n];
+    k->insn = *i;
+}
+
 static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
 {
     struct insn *i = &c->interp->crossing;
@@ -237,6 +285,7 @@ static const struct insn *crossing_decode(struct vcpu *c, u64 lin)
                 break;
     }
     insn_place(i, 0);
+    crossing_keep(c, lin, bytes, i);
     return i;
 }
 
@@ -318,7 +367,10 @@ static void step_insn(struct vcpu *c)
         check_code_limit(c, b->insn[0].len);
         insns_run(c, &b->insn[0], &b->insn[1]);
     } else {
-        const struct insn *i = crossing_decode(c, lin);
+        const struct insn *i = crossing_again(c, lin);
+
+        if (!i)
+            i = crossing_decode(c, lin);
 
         check_code_limit(c, i->len);
         insns_run(c, i, i + 1);

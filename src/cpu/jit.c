@@ -124,8 +124,10 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
     interp_code_mark(c, hva, 1); /* first of all: a write from now on raises the version */
     version = __atomic_load_n(&vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)], __ATOMIC_SEQ_CST);
     e->b->hva = hva;
-    if (!jit_scan(e, hva))
+    if (!jit_scan(e, hva)) {
+        jit_emit_cancel(e);
         return NULL;
+    }
     interp_code_mark(c, hva, e->b->bytes);
     emit_block(e);
     b = jit_emit_end(j, e);

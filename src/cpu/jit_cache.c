@@ -173,6 +173,11 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
     return e;
 }
 
+void jit_emit_cancel(struct jit_emit *e)
+{
+    e->j->arena_used = (u64)((u8 *)e->b - e->j->arena);
+}
+
 struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e)
 {
     struct jit_block *b = e->b;

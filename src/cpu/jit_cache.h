@@ -50,6 +50,8 @@ void jit_cache_flush(struct jit *j);
 
 /* A fresh block with `key`; there is room for the largest. */
 struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key);
+/* There will be no block. */
+void jit_emit_cancel(struct jit_emit *e);
 /* The block is complete: found from now on. */
 struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e);
 
