@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/trace.h"
 #include "cpu/access.h"
@@ -355,14 +354,18 @@ struct vcpu_home {
     _Alignas(64) struct vcpu vcpu;
     _Alignas(64) struct tlb tlb;
     _Alignas(4096) u8 engine_room[VCPU_ENGINE_ROOM];
+    void *memory; /* where it was allocated */
 };
 
 static struct vcpu *home_create(void)
 {
-    struct vcpu_home *home = mmap(NULL, sizeof(*home), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    u64 align = _Alignof(struct vcpu_home);
+    u8 *memory = calloc(1, sizeof(struct vcpu_home) + align); /* of this size it comes as zero pages, made when touched */
+    struct vcpu_home *home = (struct vcpu_home *)ALIGN_UP((u64)memory, align);
 
-    if (home == MAP_FAILED)
+    if (!memory)
         return NULL;
+    home->memory = memory;
     home->vcpu.tlb = &home->tlb;
     home->vcpu.engine_room = home->engine_room;
     return &home->vcpu;
@@ -370,7 +373,9 @@ static struct vcpu *home_create(void)
 
 static void home_free(struct vcpu *c)
 {
-    munmap((u8 *)c - offsetof(struct vcpu_home, vcpu), sizeof(struct vcpu_home));
+    struct vcpu_home *home = (struct vcpu_home *)((u8 *)c - offsetof(struct vcpu_home, vcpu));
+
+    free(home->memory);
 }
 
 static int vcpu_create(struct vcpu_group *g, int index, struct err *e)

@@ -180,11 +180,11 @@ static int compare_memory(const struct comparison *k, FILE *out)
     if (half_stored(k) || !memcmp(k->host->data, k->ours->data, DATA_WRITABLE))
         return 0;
     for (u32 n = 0; n < DATA_WRITABLE; n += 8) {
-        const u64 *host = (const u64 *)(k->host->data + n), *ours = (const u64 *)(k->ours->data + n);
+        const u64_any *host = (const u64_any *)(k->host->data + n), *ours = (const u64_any *)(k->ours->data + n);
 
         if (*host == *ours)
             continue;
-        value(out, "memory", *host, *ours, *(const u64 *)(k->c->data + n));
+        value(out, "memory", *host, *ours, *(const u64_any *)(k->c->data + n));
         return differ(out, "          at %#llx\n", (unsigned long long)DATA_VA + n);
     }
     return 0;
