@@ -48,7 +48,7 @@ static void thunks_make(struct vcpu *c)
 
 int jit_cache_create(struct vcpu *c, struct err *e)
 {
-    struct jit *j = lazy_memory(sizeof(*j));
+    struct jit *j = calloc(1, sizeof(*j));
     int r;
 
     if (!j)
@@ -83,7 +83,7 @@ void jit_cache_free(struct vcpu *c)
     lazy_free(j->blocks, BLOCKS_MAX * sizeof(*j->blocks));
     lazy_free(j->site, SITES_MAX * sizeof(*j->site));
     lazy_free(j->arena, ARENA_SIZE);
-    lazy_free(j, sizeof(*j));
+    free(j);
     c->jit = NULL;
 }
 

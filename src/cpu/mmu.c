@@ -233,12 +233,12 @@ static bool walk_mark(struct vcpu *c, struct walk *w, bool write)
 
         if ((w->value[n] & bits) == bits)
             continue;
+        w->dirty |= !!(bits & PTE_D);
         if (!guest_memory_writable(vcpu_memory(c), w->entry[n]))
-            continue; /* tables in ROM keep their bits */
+            continue; /* tables in ROM keep their bits, and the write goes on */
         if (!entry_set(w->entry[n], w->entry_size, w->value[n], bits))
             return false;
         guest_memory_written(vcpu_memory(c), w->entry[n], (u64)w->entry_size);
-        w->dirty |= !!(bits & PTE_D);
     }
     return true;
 }

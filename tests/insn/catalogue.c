@@ -172,7 +172,7 @@ static void sort(struct catalogue *c)
     }
 }
 
-const struct catalogue *catalogue_create(int code_size)
+struct catalogue *catalogue_create(int code_size)
 {
     static const u8 prefixes[] = {0, 0x66, 0xf2, 0xf3};
     struct catalogue *c = calloc(1, sizeof(*c));
@@ -187,4 +187,11 @@ const struct catalogue *catalogue_create(int code_size)
     }
     sort(c);
     return c;
+}
+
+void catalogue_free(struct catalogue *c)
+{
+    if (c)
+        free(c->of);
+    free(c);
 }

@@ -24,7 +24,8 @@ struct catalogue {
     u32 mnemonic_count;
 };
 
-/* For code of `code_size` bytes: 2, 4, 8. Takes a fraction of a second. Never freed. */
-const struct catalogue *catalogue_create(int code_size);
+/* For code of `code_size` bytes: 2, 4, 8. Takes a fraction of a second. */
+struct catalogue *catalogue_create(int code_size);
+void catalogue_free(struct catalogue *c); /* NULL is fine */
 
 #endif

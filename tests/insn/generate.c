@@ -325,7 +325,7 @@ static bool named(const char *list, const char *name)
 
 int generator_setup(struct generator *g, int code_size, u64 seed, u64 components, const char *only, struct err *e)
 {
-    const struct catalogue *k = catalogue_create(code_size);
+    struct catalogue *k = catalogue_create(code_size);
 
     *g = (struct generator){.code_size = code_size, .seed = seed, .components = components, .only = only, .catalogue = k};
     for (u32 n = 0; n < k->mnemonic_count; n++)
@@ -334,4 +334,10 @@ int generator_setup(struct generator *g, int code_size, u64 seed, u64 components
     if (!g->wanted_count)
         return err_set(e, -EINVAL, "no instruction is called '%s' here", only);
     return 0;
+}
+
+void generator_free(struct generator *g)
+{
+    catalogue_free(g->catalogue);
+    g->catalogue = NULL;
 }

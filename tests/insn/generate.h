@@ -11,13 +11,14 @@ struct generator {
     u64 seed;
     u64 components;          /* of XSAVE, that the processor has */
     const char *only;        /* NULL, or mnemonics separated by commas */
-    const struct catalogue *catalogue;
+    struct catalogue *catalogue;
     u16 wanted[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* what is chosen from */
     u32 wanted_count;
 };
 
 /* -EINVAL when `only` names nothing that there is in this mode. */
 int generator_setup(struct generator *g, int code_size, u64 seed, u64 components, const char *only, struct err *e);
+void generator_free(struct generator *g);
 
 /* Case `index`: c->bytes are decoded into d. All its randomness is in *r, for who wants more of it. */
 void generate(const struct generator *g, u64 index, struct insn_case *c, struct decoded *d);

@@ -100,6 +100,7 @@ static int run_random(int bits, struct err *e)
         if (options.one >= 0)
             break;
     }
+    generator_free(&g);
     return 0;
 }
 
