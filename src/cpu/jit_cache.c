@@ -12,12 +12,12 @@
 #include "cpu/jit.h"
 #include "cpu/jit_emit.h"
 
-#define HOT 16 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
-#define HOT_SIZE MIB(14)
-#define COLD_SIZE MIB(8)
+#define HOT 64 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
+#define HOT_SIZE MIB(12)
+#define COLD_SIZE MIB(7)
 #define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
 #define COLD_BLOCK_MAX KIB(32)
-#define ARENA_SIZE MIB(10)
+#define ARENA_SIZE MIB(8)
 #define ARENA_BLOCK_MAX KIB(1)
 #define SITES_MAX 200000u
 #define BLOCKS_MAX 80000u
@@ -91,6 +91,8 @@ void jit_cache_flush(struct jit *j)
 {
     for (int n = 0; n < JIT_HASH_SIZE; n++)
         __atomic_store_n(&j->hash[n], NULL, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
+    for (int n = 0; n < JIT_HEAT_SIZE / 8; n++) /* or what did not fit would all come back at once */
+        __atomic_store_n((u64 *)j->heat + n, 0, __ATOMIC_RELAXED);
     j->arena_used = 16; /* 0: no link */
     j->site_count = 1; /* 0: no site */
     j->block_count = 0;

@@ -40,7 +40,7 @@ struct jit {
         u32 site, epoch;
         struct insn insn;
     } slow_insn[JIT_SLOW_INSNS];
-    u8 heat[JIT_HEAT_SIZE];  /* how often blocks without a translation were asked for, by a hash of their address */
+    _Alignas(8) u8 heat[JIT_HEAT_SIZE];  /* how often blocks without a translation were asked for, by a hash of their address */
     struct jit_block *hash[JIT_HASH_SIZE];
 };
 
