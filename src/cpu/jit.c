@@ -312,7 +312,7 @@ void jit_run(struct vcpu *c)
 
 /* ---- slow paths ---- */
 
-/* The interpreter's form of a site's instruction. */
+/* The interpreter's form of a site's instruction; NULL: another processor has just made one of it that goes on in the next page. */
 static const struct insn *site_insn(struct vcpu *c, u32 site)
 {
     struct jit *j = c->jit;
@@ -326,7 +326,9 @@ static const struct insn *site_insn(struct vcpu *c, u32 site)
     if (slot->site == site && slot->epoch == epoch)
         return &slot->insn;
     vector_make_room(c); /* may forget the site, and all others */
-    decode_insn(c, bytes, avail, code_size, &slot->insn);
+    slot->site = 0;
+    if (!decode_insn(c, bytes, avail, code_size, &slot->insn))
+        return NULL;
     insn_place(&slot->insn, 0);
     slot->site = site;
     slot->epoch = epoch;
@@ -349,6 +351,8 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     }
     c->s.gpr[RIP] = c->page_base + s->offset;
     i = site_insn(c, site);
+    if (!i)
+        return NULL; /* from here anew: the block is no longer what the page says */
     if (i->ends_block)
         c->s.gpr[RIP] += i->len;
     c->jit->counters.slow++;

@@ -8,7 +8,7 @@
 #include "cpu/jit_cache.h"
 #include "cpu/jit_emit.h"
 
-/* ES, CS…: RCX RDX RBX RBP RSI RDI R8 R9 R10 stand in themselves; RAX, RSP and R11 are the host's own business. */
+/* RCX RDX RBX RBP RSI RDI R8 R9 R10 stand in themselves; RAX, RSP and R11 are the host's own business. */
 const s8 jit_host_register[GPR_COUNT] = {
     [RAX] = X86_R14, [RCX] = X86_RCX, [RDX] = X86_RDX, [RBX] = X86_RBX, [RSP] = X86_R15, [RBP] = X86_RBP,
     [RSI] = X86_RSI, [RDI] = X86_RDI, [R8] = X86_R8,   [R9] = X86_R9,   [R10] = X86_R10, [R11] = X86_R13,
