@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "base/trace.h"
 #include "cpu/access.h"
 #include "cpu/decode.h"
 #include "cpu/engine.h"
@@ -153,10 +152,16 @@ static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 {
     struct jit_block *b = jit_block_find(c->jit, hva, key);
 
-    if (b || !(c->trial || jit_hot(c->jit, hva)))
+    if (b)
         return b;
+    if (!c->trial && !jit_hot(c->jit, hva)) {
+        c->jit->counters.interpreted[JIT_BLOCK_RARE]++;
+        return NULL;
+    }
     vector_make_room(c);
-    return translate(c, hva, key);
+    b = translate(c, hva, key);
+    c->jit->counters.interpreted[JIT_BLOCK_CROSSING] += !b;
+    return b;
 }
 
 /* The block at RIP; NULL: not in RAM, not worth it yet, or its first instruction crosses pages. May raise. */
@@ -164,7 +169,10 @@ static struct jit_block *find(struct vcpu *c, u32 key)
 {
     struct tlb_entry *t = interp_fetch_entry(c, c->s.gpr[RIP]);
 
-    return t->fetch & TLB_MMIO ? NULL : block_at(c, tlb_hva(t, c->s.gpr[RIP]), key);
+    if (!(t->fetch & TLB_MMIO))
+        return block_at(c, tlb_hva(t, c->s.gpr[RIP]), key);
+    c->jit->counters.interpreted[JIT_BLOCK_DEVICE]++;
+    return NULL;
 }
 
 struct jit_block *jit_block_at_rip(struct vcpu *c)
@@ -236,8 +244,10 @@ static const u8 *code_for(struct vcpu *c, u32 from)
 static void budget_settle(struct vcpu *c)
 {
     s64 left = __atomic_exchange_n(&c->budget, BUDGET, __ATOMIC_SEQ_CST);
+    u64 ran = (u64)(BUDGET - left) & (BUDGET_KICK - 1);
 
-    c->retired += (u64)(BUDGET - left) & (BUDGET_KICK - 1);
+    c->retired += ran;
+    c->jit->counters.retired += ran;
 }
 
 /* Used up means less than a block may cost: what it did not use it gave back. */
@@ -264,13 +274,12 @@ static u32 run_some(struct vcpu *c, u32 from)
     const u8 *code;
 
     if (!translatable(c)) {
-        c->jit->counters.interpreted++;
+        c->jit->counters.interpreted[JIT_BLOCK_MODE]++;
         interp_block(c);
         return 0;
     }
     code = code_for(c, from);
     if (!code) {
-        c->jit->counters.interpreted++;
         interp_block(c);
         return 0;
     }
@@ -355,7 +364,7 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
         return NULL; /* from here anew: the block is no longer what the page says */
     if (i->ends_block)
         c->s.gpr[RIP] += i->len;
-    c->jit->counters.slow++;
+    c->jit->counters.slow[i->mnemonic][s->kind]++;
     c->insn = c->block_first = i;
     c->block_end = i + 2; /* a handler that wants the block left makes it i + 1 */
     i->fn(c, i);
@@ -429,22 +438,10 @@ int jit_create(struct vcpu *c, struct err *e)
     return r;
 }
 
-static void counters_trace(const struct vcpu *c)
-{
-    const struct jit_counters *n = &c->jit->counters;
-
-    trace(JIT, "vcpu %d: %llu blocks translated (%llu instructions), %llu flushes, %llu jump table clearings", c->index,
-          (unsigned long long)n->blocks, (unsigned long long)n->insns, (unsigned long long)n->flushes,
-          (unsigned long long)n->jump_clears);
-    trace(JIT, "vcpu %d: %llu entries, %llu not by the jump table, %llu instructions and %llu blocks interpreted of %llu",
-          c->index, (unsigned long long)n->entered, (unsigned long long)n->looked_up, (unsigned long long)n->slow,
-          (unsigned long long)n->interpreted, (unsigned long long)c->retired);
-}
-
 void jit_free(struct vcpu *c)
 {
     if (c->jit) {
-        counters_trace(c);
+        jit_counters_trace(c);
         jit_cache_free(c);
     }
 }

@@ -33,7 +33,11 @@ static inline u32 jit_jump_slot(u64 rip)
     return (u32)(rip ^ rip >> 12) & (JIT_JUMPS - 1);
 }
 
-enum jit_site_kind { JIT_SITE_INSN, JIT_SITE_EXT_LOAD };
+enum jit_site_kind {
+    JIT_SITE_INSN, /* an access that the inline check refuses, or a fault of the host */
+    JIT_SITE_LEFT, /* the translator leaves the instruction to the interpreter */
+    JIT_SITE_EXT_LOAD,
+};
 
 /* An instruction that may leave translated code for its slow path, and come back behind itself. */
 struct jit_site {

@@ -190,8 +190,7 @@ struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e)
     b->next = j->hash[hash_slot(b->hva)];
     j->hash[hash_slot(b->hva)] = b;
     j->blocks[j->block_count++] = b;
-    j->counters.blocks++;
-    j->counters.insns += b->insns;
+    jit_count_block(&j->counters, e);
     return b;
 }
 

@@ -2,21 +2,12 @@
 #ifndef CPU_JIT_CACHE_H
 #define CPU_JIT_CACHE_H
 #include "cpu/jit_block.h"
+#include "cpu/jit_counters.h"
 #include "jit/code_cache.h"
 
 #define JIT_HASH_SIZE 65536
 #define JIT_HEAT_SIZE 65536
 #define JIT_SLOW_INSNS 4096
-
-/* What happened how often; printed at the end with --trace jit. */
-struct jit_counters {
-    u64 blocks, insns;     /* translated */
-    u64 flushes;           /* of everything, for lack of room or because the map changed */
-    u64 jump_clears;       /* of the jump tables */
-    u64 entered, looked_up; /* blocks, by the run loop; of these not in the jump table */
-    u64 slow;              /* instructions by the interpreter's handler, out of a block */
-    u64 interpreted;       /* blocks by the interpreter */
-};
 
 struct jit {
     struct jit_counters counters;

@@ -266,7 +266,7 @@ static void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32
 
 void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave)
 {
-    u32 site = jit_site_new(e, i, JIT_SITE_INSN);
+    u32 site = jit_site_new(e, i, JIT_SITE_LEFT);
 
     x87_settle(e);
     emit_slow(&e->hot, e, site, e->flags, &e->recipe);

@@ -29,6 +29,7 @@ enum jit_kind {
     JIT_JMP, JIT_JCC, JIT_CALL, JIT_JMP_INDIRECT, JIT_CALL_INDIRECT, JIT_RET,
     JIT_INTERPRET, /* by the interpreter's handler, then on in the block */
     JIT_LEAVE_BLOCK, /* by the interpreter's handler, then out */
+    JIT_KINDS,
 };
 
 /* An instruction to translate. */

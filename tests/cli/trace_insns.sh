@@ -50,6 +50,11 @@ for spelling in '--dump guest --trace exc' '--dump=guest --trace=exc'; do
     grep -q 'mov cr3, eax' "$work/stderr" || complain "$spelling shows no instructions"
     grep -q 'exc: vcpu 0: vector 0xd' "$work/stderr" || complain "$spelling shows no exceptions"
 done
+checks=$((checks + 1))
+"$skerry" run --kernel "$guest" --serial none --device debug-exit --cpu-engine jit --trace jit 2>"$work/stderr"
+for pattern in '[1-9][0-9]* blocks translated' ' [1-9][0-9]* the same$' 'handlers: [1-9]' ' 0  *[1-9][0-9]* rdmsr$'; do
+    grep -q "jit: vcpu 0: .*$pattern" "$work/stderr" || complain "--trace jit has no line with $pattern: $(cat "$work/stderr")"
+done
 check 1 'cannot write' run --kernel "$guest" --trace-insns "$work/none/file"
 check 2 'did you mean count=' run --kernel "$guest" --trace-insns "$work/file,cuont=5"
 finish
