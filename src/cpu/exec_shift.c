@@ -28,9 +28,28 @@ SHIFT(shl)
 SHIFT(shr)
 SHIFT(sar)
 
+/* Rotations of a register by an immediate count above one: what becomes of OF is for hosts to choose, and those of Intel choose otherwise than
+ * for counts in CL and for memory. The last two places go by an immediate form, which leaves the flags of the whole. */
+#define ROTATE_SIZE(op, T, s)                                                                             \
+    static void op##_imm_##T(u16 *cc, void *p, u8 count)                                                  \
+    {                                                                                                     \
+        T v = *(T##_any *)p;                                                                              \
+        u16 flags = *cc;                                                                                  \
+        u8 first = (u8)((count & (sizeof(T) == 8 ? 63 : 31)) - 2);                                        \
+        asm(#op s " %%cl, %[v]\n\t" LOAD_FLAGS #op s " $2, %[v]" KEEP_FLAGS                               \
+            : [v] "+r"(v), "+a"(flags) : "c"(first) : "cc");                                              \
+        *(T##_any *)p = v;                                                                                \
+        *cc = flags;                                                                                      \
+    }
+#define ROTATE(op) ROTATE_SIZE(op, u8, "b") ROTATE_SIZE(op, u16, "w") ROTATE_SIZE(op, u32, "l") ROTATE_SIZE(op, u64, "q")
+ROTATE(rol)
+ROTATE(ror)
+
 typedef void shift_fn(u16 *cc, void *p, u8 count);
 #define ROW(op) {op##_u8, op##_u16, op##_u32, op##_u64}
-static shift_fn *const shifts[7][4] = {ROW(rol), ROW(ror), ROW(rcl), ROW(rcr), ROW(shl), ROW(shr), ROW(sar)};
+static shift_fn *const shifts[9][4] = {ROW(rol), ROW(ror), ROW(rcl),     ROW(rcr),    ROW(shl),
+                                       ROW(shr), ROW(sar), ROW(rol_imm), ROW(ror_imm)};
+enum { ROTATE_BY_IMMEDIATE = 7 };
 
 /* `cond` names the operation (index in shifts), `rep` says where the count is. */
 enum { COUNT_IMM = 1, COUNT_CL = 2 };
@@ -161,14 +180,17 @@ static int operation(ZydisMnemonic m)
 static void choose_plain_shift(struct insn *i, const struct insn_source *src)
 {
     const ZydisDecodedOperand *count = &src->op[1];
+    u64 mask = i->opsize == 8 ? 63 : 31;
 
     i->cond = (u8)operation(src->zi->mnemonic);
     i->rep = count->type == ZYDIS_OPERAND_TYPE_REGISTER ? COUNT_CL : COUNT_IMM;
     if (count->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
         i->imm = count->imm.value.u; /* the form by 1 has it implied */
     i->fn = i->mem ? shift_m : shift_r;
-    if (!i->mem && i->rep == COUNT_IMM && i->opsize >= 4 && i->cond >= 4 && i->imm & (i->opsize == 8 ? 63 : 31))
+    if (!i->mem && i->rep == COUNT_IMM && i->opsize >= 4 && i->cond >= 4 && i->imm & mask)
         i->fn = fast_shift[i->cond - 4][i->opsize == 8];
+    if (!i->mem && i->rep == COUNT_IMM && i->cond < 2 && (i->imm & mask) > 1)
+        i->cond += ROTATE_BY_IMMEDIATE;
 }
 
 void choose_shift(struct vcpu *c, struct insn *i, const struct insn_source *src)

@@ -68,7 +68,6 @@ struct jit_block {
     u32 hot, first_site, sites;
     u16 insns, bytes;
     bool alone; /* one instruction for the interpreter, when blocks are tried: see cpu/lockstep.h */
-    bool of_undefined; /* OF at its end depends on the form of the instruction that wrote it */
     bool ext; /* needs the guest's extended registers in the host's */
 };
 

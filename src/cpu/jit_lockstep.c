@@ -124,9 +124,9 @@ static bool memory_differs(struct trial *t)
     return differs;
 }
 
-static bool same(const struct outcome *a, const struct outcome *b, u64 undefined)
+static bool same(const struct outcome *a, const struct outcome *b)
 {
-    return !memcmp(a->s.gpr, b->s.gpr, sizeof(a->s.gpr[0]) * (RIP + 1)) && !((a->s.rflags ^ b->s.rflags) & ~undefined) && a->fault == b->fault &&
+    return !memcmp(a->s.gpr, b->s.gpr, sizeof(a->s.gpr[0]) * (RIP + 1)) && a->s.rflags == b->s.rflags && a->fault == b->fault &&
            a->s.fip == b->s.fip && !xsave_differs(a, b);
 }
 
@@ -157,7 +157,7 @@ static int run_compared(struct vcpu *c, const struct jit_block *b, const struct 
     outcome_take(c, &c->trial->got, fault);
     if (c->attention || c->jit->epoch != epoch || c->budget < JIT_INSNS_MAX)
         return fault;
-    if (memory_differs(c->trial) | !same(want, &c->trial->got, copy.of_undefined ? FLAG_OF : 0))
+    if (memory_differs(c->trial) | !same(want, &c->trial->got))
         report(c, &copy, want, &c->trial->got);
     return fault;
 }

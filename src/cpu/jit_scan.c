@@ -188,16 +188,6 @@ static bool kills_flags(const struct jit_insn *i)
     }
 }
 
-/* Shifts and rotates by anything but one bit, by the constant in their opcode. */
-static bool of_undefined(const struct jit_insn *i)
-{
-    switch (i->zi.mnemonic) {
-    case M(SHL): case M(SHR): case M(SAR): case M(ROL): case M(ROR): case M(RCL): case M(RCR): case M(SHLD): case M(SHRD):
-        return (i->zi.opcode & 0xfe) != 0xd0;
-    default: return false;
-    }
-}
-
 static void flags_of(struct jit_insn *i)
 {
     const ZydisAccessedFlags *f = i->zi.cpu_flags;
@@ -297,7 +287,7 @@ int jit_scan(struct jit_emit *e, const u8 *hva)
     u64 start = (u64)hva & ~PAGE_MASK, at = start;
 
     ext_save(e->c); /* Zydis */
-    e->b->ext = e->b->alone = e->b->of_undefined = false;
+    e->b->ext = e->b->alone = false;
     for (e->count = 0; e->count < JIT_INSNS_MAX && at < PAGE_SIZE; e->count++) {
         struct jit_insn *i = &e->insn[e->count];
 
@@ -311,7 +301,6 @@ int jit_scan(struct jit_emit *e, const u8 *hva)
         i->offset = (u16)at;
         at += i->zi.length;
         e->b->ext |= i->vector;
-        e->b->of_undefined |= of_undefined(i);
         if (ends_block(i) || e->b->alone) {
             e->count++;
             break;
