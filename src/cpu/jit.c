@@ -12,6 +12,7 @@
 #include "cpu/host_fault.h"
 #include "cpu/interp.h"
 #include "cpu/jit_cache.h"
+#include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
 #include "cpu/vector.h"
 #include "cpu/vector_op.h"
@@ -112,7 +113,7 @@ static void emit_block(struct jit_emit *e)
     emit_cold(e);
 }
 
-/* Translates the block at hva; NULL when its first instruction crosses into the next page. */
+/* Translates the block at hva, where RIP is; NULL: it cannot be now. */
 static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
 {
     struct jit *j = c->jit;
@@ -123,11 +124,11 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
     interp_code_mark(c, hva, 1); /* first of all: a write from now on raises the version */
     version = __atomic_load_n(&vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)], __ATOMIC_SEQ_CST);
     e->b->hva = hva;
-    if (!jit_scan(e, hva)) {
+    if (!jit_scan(e, hva) && !jit_crossing_scan(e, hva)) {
         jit_emit_cancel(e);
         return NULL;
     }
-    interp_code_mark(c, hva, e->b->bytes);
+    interp_code_mark(c, hva, MIN(e->b->bytes, PAGE_SIZE - ((u64)hva & ~PAGE_MASK)));
     emit_block(e);
     b = jit_emit_end(j, e);
     b->version_now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
@@ -152,7 +153,7 @@ static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 {
     struct jit_block *b = jit_block_find(c->jit, hva, key);
 
-    if (b)
+    if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
         return b;
     if (!c->trial && !jit_hot(c->jit, hva)) {
         c->jit->counters.interpreted[JIT_BLOCK_RARE]++;
@@ -164,7 +165,7 @@ static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
     return b;
 }
 
-/* The block at RIP; NULL: not in RAM, not worth it yet, or its first instruction crosses pages. May raise. */
+/* The block at RIP; NULL: not in RAM, or not worth it yet. May raise. */
 static struct jit_block *find(struct vcpu *c, u32 key)
 {
     struct tlb_entry *t = interp_fetch_entry(c, c->s.gpr[RIP]);
@@ -235,8 +236,10 @@ static const u8 *code_for(struct vcpu *c, u32 from)
         return NULL;
     if (from && c->jit->link_epoch == c->jit->epoch)
         patch(c->jit, jit_link_at(c->jit, from), b);
-    jump_add(c, t, slot, b->entry_saved);
-    return b->entry_saved;
+    jump_add(c, t, slot, jit_block_code(b));
+    if (b->crossing)
+        jit_crossing_note_jump(c, t);
+    return jit_block_code(b);
 }
 
 /* ---- running ---- */
@@ -328,9 +331,10 @@ static const struct insn *site_insn(struct vcpu *c, u32 site)
     struct jit_slow_insn *slot = &j->slow_insn[site % JIT_SLOW_INSNS];
     const struct jit_site *s = jit_site_at(j, site);
     const struct jit_block *b = jit_block_at(j, s->block);
-    const u8 *bytes = (const u8 *)((u64)b->hva & PAGE_MASK) + s->offset;
+    const u8 *bytes = b->crossing ? b->crossing->bytes : (const u8 *)((u64)b->hva & PAGE_MASK) + s->offset;
     u32 epoch = j->epoch;
-    int avail = (int)MIN(PAGE_SIZE - s->offset, 15), code_size = (int)(b->key & JIT_KEY_SIZE);
+    int avail = b->crossing ? JIT_CROSSING_BYTES : (int)MIN(PAGE_SIZE - s->offset, 15);
+    int code_size = (int)(b->key & JIT_KEY_SIZE);
 
     if (slot->site == site && slot->epoch == epoch)
         return &slot->insn;

@@ -65,6 +65,7 @@ struct jit_block {
     const u8 *entry;       /* flags in EFLAGS */
     const u8 *entry_saved; /* flags in RAX */
     struct jit_block *next; /* in the hash chain */
+    struct jit_crossing *crossing; /* its only instruction goes on in the next page; else NULL. See jit_crossing.h */
     u32 hot, first_site, sites;
     u16 insns, bytes;
     bool alone; /* one instruction for the interpreter, when blocks are tried: see cpu/lockstep.h */

@@ -10,6 +10,7 @@
 
 #include "cpu/host_fault.h"
 #include "cpu/jit.h"
+#include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
 
 #define HOT 64 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
@@ -118,7 +119,7 @@ struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key)
     while (*link) {
         struct jit_block *b = *link;
 
-        if (b->version != __atomic_load_n(b->version_now, __ATOMIC_RELAXED))
+        if (b->version != __atomic_load_n(b->version_now, __ATOMIC_RELAXED) || (b->crossing && jit_crossing_stale(b->crossing)))
             *link = b->next;
         else if (b->hva == hva && b->key == key)
             return b;
@@ -164,6 +165,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
     e->j = j;
     e->b = arena_take(j, sizeof(*e->b));
     e->b->key = key;
+    e->b->crossing = NULL;
     e->b->first_site = j->site_count;
     e->b->hot = j->hot_used;
     e->hot = (struct x86_asm){.code = j->code->write + j->hot_used, .size = HOT_BLOCK_MAX, .exec = j->code->exec + j->hot_used};
@@ -227,6 +229,11 @@ u32 jit_block_number(const struct jit *j, const struct jit_block *b)
 struct jit_block *jit_block_at(struct jit *j, u32 n)
 {
     return (struct jit_block *)(j->arena + n);
+}
+
+struct jit_crossing *jit_crossing_new(struct jit *j)
+{
+    return arena_take(j, sizeof(struct jit_crossing));
 }
 
 struct jit_link *jit_link_at(struct jit *j, u32 n)

@@ -52,6 +52,9 @@ struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key);
 /* Whether code that is asked for and not translated has been asked for often enough; counts. */
 bool jit_hot(struct jit *j, const u8 *hva);
 
+/* In the arena. */
+struct jit_crossing *jit_crossing_new(struct jit *j);
+
 struct jit_link *jit_link_at(struct jit *j, u32 n);
 struct jit_block *jit_block_at(struct jit *j, u32 n); /* by jit_block_number */
 

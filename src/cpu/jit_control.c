@@ -5,6 +5,7 @@
  * known. Jumps within the page leave page_base alone and are linked to their target's code; all others set it and look the
  * target up in the vCPU's jump table. */
 #include "cpu/jit.h"
+#include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
 
 #include "cpu/decode.h"
@@ -359,11 +360,24 @@ static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
     }
 }
 
+/* Where links to a block lead that only the jump table may lead to. */
+static void cold_gate(struct jit_emit *e)
+{
+    e->b->crossing->code = e->b->entry_saved;
+    e->b->entry = asm_here(&e->hot);
+    e->flags = FLAGS_HOST;
+    flags_save(e);
+    e->b->entry_saved = asm_here(&e->hot);
+    emit_far(e, e->insn[0].offset);
+}
+
 void emit_cold(struct jit_emit *e)
 {
     for (u32 n = 0; n < e->stubs; n++)
         cold_stub(e, &e->stub[n]);
     swap_regions(e);
+    if (e->b->crossing)
+        cold_gate(e);
     for (u32 n = 0; n < e->exits; n++)
         cold_exit(e, &e->exit[n]);
     swap_regions(e);

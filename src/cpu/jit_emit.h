@@ -40,6 +40,7 @@ struct jit_insn {
     const ZydisDecodedOperand *mem; /* the ModRM memory operand, or NULL */
     u16 offset;       /* from the start of the page */
     u8 kind;          /* enum jit_kind */
+    bool legal;
     bool reads_flags; /* or leaves some alone */
     bool writes_flags;
     bool kills_flags; /* writes all and reads none */
@@ -86,7 +87,7 @@ struct jit_emit {
     int count;
     u32 stubs, exits;
     struct jit_stub stub[JIT_INSNS_MAX * 3];
-    struct jit_exit exit[12];
+    struct jit_exit exit[16];
     s32 x87_offset; /* of the last x87 instruction in its page, not yet noted in s.fip; -1 */
 };
 
@@ -138,6 +139,8 @@ void emit_cold(struct jit_emit *e); /* slow paths and exits */
 
 /* jit_scan.c: decodes a block's instructions and finds out what they need. Their number; 0: the first crosses the page. */
 int jit_scan(struct jit_emit *e, const u8 *hva);
+/* The same for a block of just the instruction with these 15 bytes, at `offset` in its page. False: it is illegal. */
+bool jit_scan_one(struct jit_emit *e, u16 offset, const u8 *bytes);
 
 /* jit_slow sites; jit.c */
 u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind);

@@ -13,7 +13,7 @@
 #include "cpu/exception.h"
 #include "cpu/interp.h"
 #include "cpu/jit.h"
-#include "cpu/jit_cache.h"
+#include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
 #include "cpu/dump.h"
 #include "cpu/world.h"
@@ -107,7 +107,7 @@ static void report(struct vcpu *c, const struct jit_block *b, const struct outco
                 fprintf(stderr, " %u:%02x/%02x", n, ((const u8 *)want->s.xsave)[n], ((const u8 *)got->s.xsave)[n]);
         fprintf(stderr, "\n");
     }
-    dump_guest_code(c, c->trial->start.gpr[RIP], b->hva, b->bytes);
+    dump_guest_code(c, c->trial->start.gpr[RIP], jit_block_bytes(b), b->bytes);
 }
 
 static bool memory_differs(struct trial *t)
@@ -141,7 +141,7 @@ static __attribute__((noinline)) int run_block(struct vcpu *c, const struct jit_
     }
     c->page_base = c->s.gpr[RIP] & PAGE_MASK;
     jit_budget_refill(c);
-    link = jit_enter(c, b->entry_saved);
+    link = jit_enter(c, jit_block_code(b));
     if (link)
         jit_leave_by(c, link);
     return -1;

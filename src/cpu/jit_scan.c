@@ -249,7 +249,8 @@ static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, i
     i->reads_flags = i->writes_flags = i->kills_flags = i->host_faults = i->vector = i->x87 = false;
     if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
         return false;
-    if (ZYAN_FAILED(status)) {
+    i->legal = ZYAN_SUCCESS(status);
+    if (!i->legal) {
         i->zi.length = 1;
         i->kind = JIT_LEAVE_BLOCK;
     } else {
@@ -282,6 +283,28 @@ static void flags_backwards(struct jit_emit *e)
         e->insn[0].flags_needed = true;
 }
 
+static int scan_done(struct jit_emit *e, u64 bytes)
+{
+    e->b->insns = (u16)e->count;
+    e->b->bytes = (u16)bytes;
+    if (e->count)
+        flags_backwards(e);
+    return e->count;
+}
+
+bool jit_scan_one(struct jit_emit *e, u16 offset, const u8 *bytes)
+{
+    struct jit_insn *i = &e->insn[0];
+
+    if (!scan_insn(e, i, bytes, 15) || !i->legal)
+        return false;
+    i->offset = offset;
+    e->b->ext = i->vector;
+    e->b->alone = i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK;
+    e->count = 1;
+    return scan_done(e, i->zi.length);
+}
+
 int jit_scan(struct jit_emit *e, const u8 *hva)
 {
     u64 start = (u64)hva & ~PAGE_MASK, at = start;
@@ -306,9 +329,5 @@ int jit_scan(struct jit_emit *e, const u8 *hva)
             break;
         }
     }
-    e->b->insns = (u16)e->count;
-    e->b->bytes = (u16)(at - start);
-    if (e->count)
-        flags_backwards(e);
-    return e->count;
+    return scan_done(e, at - start);
 }

@@ -77,15 +77,26 @@ static void loops(void)
     check(sum == 50 * 49, "data beside code: %u", sum);
 }
 
-/* An instruction over two pages, either of which changes. */
-static void crossing(void)
+/* What code says when it has run often; of different answers some other number. */
+static u32 hot_call(const u8 *code)
 {
-    u8 *code = (u8 *)VA + 4096 - 3;
+    u32 first = call(code);
+
+    for (int n = 0; n < 300; n++)
+        if (call(code) != first)
+            return 0xbad;
+    return first;
+}
+
+/* An instruction over two pages, either of which changes, in their bytes and in their mapping. */
+static void crossing(u32 (*call)(const u8 *code))
+{
+    u8 *code = (u8 *)VA + 4096 - 3 - 2; /* a TEST before it leads to it */
 
     *pte_of(VA) = (u64)page | PTE_P | PTE_W;
     *pte_of(VA + 4096) = (u64)page2 | PTE_P | PTE_W;
     write_cr3(read_cr3());
-    PUT(code, 0xb8, 1, 0, 0, 0, 0xc3);
+    PUT(code, 0x85, 0xc0, 0xb8, 1, 0, 0, 0, 0xc3);
     check(call(code) == 1, "an instruction across pages");
     page[4094] = 2;
     check(call(code) == 2, "its first half changes");
@@ -99,8 +110,13 @@ static void crossing(void)
     put(page, page2, 16);
     page[0] = 9;
     check(call(code) == 0x90002, "another second page");
+    *pte_of(VA + 4096) = (u64)page2 | PTE_P | PTE_W;
+    write_cr3(read_cr3());
+    check(call(code) == 0x30002, "and the former one again");
     *pte_of(VA + 4096) = 0;
     invlpg(VA + 4096);
+    check(catch_fault((void (*)(void *))(uintptr_t)code, NULL) == 14 && caught_cr2 == VA + 4096 && caught.rip == (u64)code + 2,
+          "without a second page it faults there: %llx at %llx", (unsigned long long)caught_cr2, (unsigned long long)caught.rip);
 }
 
 /* Two mappings of one page, the program's and VA. */
@@ -184,7 +200,8 @@ void guest_main(void)
     page2 = page_alloc();
     next_instruction();
     loops();
-    crossing();
+    crossing(call);
+    crossing(hot_call);
     aliases();
     cross();
 }

@@ -1,0 +1,62 @@
+/* Blocks of one instruction that goes on in the next page: see jit_crossing.h.
+ *
+ * What such a block says depends on two mappings. So nothing links to its code: links and the interpreter's ways into
+ * translated code lead to its gate, which asks the jump table, and the jump table is emptied when either mapping changes. */
+#include "cpu/jit_crossing.h"
+
+#include "cpu/access.h"
+#include "cpu/interp.h"
+#include "cpu/jit_emit.h"
+
+/* The TLB entry of the page behind RIP's, if it is there and of RAM. */
+static struct tlb_entry *next_page(struct vcpu *c)
+{
+    u64 lin = ((c->s.gpr[RIP] & PAGE_MASK) + PAGE_SIZE) & c->lin_mask;
+    struct tlb_entry *t = tlb_entry(c, c->s.cpl == 3 ? MMU_USER : MMU_SUPERVISOR, lin);
+
+    return t->fetch == lin ? t : NULL;
+}
+
+static u32 version_of(struct vcpu *c, const u8 *hva, const u32 **now)
+{
+    *now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
+    return __atomic_load_n(*now, __ATOMIC_SEQ_CST);
+}
+
+bool jit_crossing_scan(struct jit_emit *e, const u8 *hva)
+{
+    u32 room = PAGE_SIZE - ((u64)hva & ~PAGE_MASK);
+    struct tlb_entry *t = next_page(e->c);
+    struct jit_crossing *k;
+
+    if (!t)
+        return false;
+    interp_code_mark(e->c, t->page, 15 - MIN(room, 14)); /* before its bytes are read */
+    k = jit_crossing_new(e->j);
+    k->page = t->page;
+    k->version = version_of(e->c, t->page, &k->version_now);
+    for (u32 n = 0; n < JIT_CROSSING_BYTES; n++)
+        k->bytes[n] = n < room ? hva[n] : t->page[n - room];
+    e->b->crossing = k;
+    return jit_scan_one(e, (u16)((u64)hva & ~PAGE_MASK), k->bytes) && e->b->bytes > room;
+}
+
+bool jit_crossing_stale(const struct jit_crossing *k)
+{
+    return k->version != __atomic_load_n(k->version_now, __ATOMIC_RELAXED);
+}
+
+bool jit_crossing_holds(struct vcpu *c, const struct jit_crossing *k)
+{
+    struct tlb_entry *t = next_page(c);
+
+    return t && t->page == k->page;
+}
+
+void jit_crossing_note_jump(struct vcpu *c, struct jit_jumps *t)
+{
+    struct tlb_entry *next = next_page(c);
+
+    t->local |= !next || !tlb_origin(c->tlb, next)->global;
+    tlb_note_jump(c->tlb, c->s.gpr[RIP] + PAGE_SIZE);
+}
