@@ -12,7 +12,7 @@ _skerry()
         --net) words='user none' ;;
         --device) words='rng balloon virtio-console debugcon debug-exit pc-testdev pci-testdev' ;;
         --serial) words='stdio none' ;;
-        --dump) words='guest' ;;
+        --dump) words='guest host guest,host' ;;
         help) words='run image' ;;
         image) words='build create info convert check' ;;
         build) words='debian' ;;
@@ -21,7 +21,7 @@ _skerry()
             case ${COMP_WORDS[1]} in
             run)
                 words='--kernel --initrd --append --disk --memory --cpus --cpu-engine --cpu-model --net --publish --serial
-                    --device --no-reboot --timeout --gdb --trace-insns --dump --trace --help'
+                    --device --no-reboot --timeout --gdb --trace-insns --dump --dump-file --trace --help'
                 ;;
             image)
                 case ${COMP_WORDS[2]} in

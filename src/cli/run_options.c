@@ -279,6 +279,11 @@ static int set_dump(void *ctx, const char *value, struct err *e)
     return text_store(&((struct vm_config *)ctx)->dump, value, e);
 }
 
+static int set_dump_file(void *ctx, const char *value, struct err *e)
+{
+    return text_store(&((struct vm_config *)ctx)->dump_file, value, e);
+}
+
 static int gdb_attribute(struct vm_config *c, const char *part, struct err *e)
 {
     static const char *const names[] = {"wait", "arch=", NULL};
@@ -388,8 +393,10 @@ static const struct option_spec options[] = {
      "(before the first instruction, until gdb lets it go on),\n"
      "arch=i386 (32-bit registers, for 16- and 32-bit guests)"},
     {"dump", 0, "LIST", set_dump,
-     "print on stderr what the engine decodes: guest (its\n"
-     "instructions, a block at a time)"},
+     "print on stderr what the engine makes of code: guest (its\n"
+     "instructions, a block at a time, as they are decoded),\n"
+     "host (blocks as they are translated, with the host's code)"},
+    {"dump-file", 0, "FILE", set_dump_file, "print it there instead"},
     {"trace-insns", 0, "FILE[,...]", set_trace_insns,
      "write a line for each instruction that retires. After a\n"
      "comma: from=N, count=N (of each vCPU's instructions), regs\n"

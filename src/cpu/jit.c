@@ -13,6 +13,7 @@
 #include "cpu/interp.h"
 #include "cpu/jit_cache.h"
 #include "cpu/jit_crossing.h"
+#include "cpu/jit_dump.h"
 #include "cpu/jit_emit.h"
 #include "cpu/vector.h"
 #include "cpu/vector_op.h"
@@ -105,6 +106,7 @@ static void emit_block(struct jit_emit *e)
             emit_budget_before(e, i);
             paid = true;
         }
+        e->insn[i - e->insn].host = e->hot.len;
         emit_insn(e, i);
     }
     i--;
@@ -130,6 +132,8 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
     }
     interp_code_mark(c, hva, MIN(e->b->bytes, PAGE_SIZE - ((u64)hva & ~PAGE_MASK)));
     emit_block(e);
+    if (unlikely(dump_enabled & DUMP_HOST))
+        jit_dump_block(e, c->s.gpr[RIP]); /* where segments are flat: its linear address */
     b = jit_emit_end(j, e);
     b->version_now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
     b->version = version;

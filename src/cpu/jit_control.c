@@ -378,7 +378,9 @@ void emit_cold(struct jit_emit *e)
     swap_regions(e);
     if (e->b->crossing)
         cold_gate(e);
-    for (u32 n = 0; n < e->exits; n++)
+    for (u32 n = 0; n < e->exits; n++) {
+        e->exit[n].cold = e->hot.len;
         cold_exit(e, &e->exit[n]);
+    }
     swap_regions(e);
 }

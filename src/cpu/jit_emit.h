@@ -50,6 +50,7 @@ struct jit_insn {
     u32 writes;        /* bit n: guest register n */
     bool flags_needed_after;
     bool flags_needed; /* the flags before it are looked at by somebody */
+    u32 host;          /* where its code starts, from that of the block's; for jit_dump.c */
 };
 
 /* A slow path to emit when the body is done. */
@@ -73,6 +74,7 @@ struct jit_exit {
     const u8 *from; /* the displacement to link, in the writable view … */
     const u8 *exec; /* … and where it is executed */
     const struct jit_insn *again; /* EXIT_BUDGET: run this first */
+    u32 cold; /* where its code starts, from that of the block's cold code; for jit_dump.c */
 };
 
 struct jit_emit {

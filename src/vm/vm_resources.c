@@ -1,6 +1,7 @@
 /* A VM's host resources: see vm_resources.h. */
 #include "vm/vm_resources.h"
 
+#include "base/dump.h"
 #include "base/log.h"
 #include "debug/gdb_listen.h"
 #include "disk/disk.h"
@@ -71,11 +72,13 @@ static int output_check(const struct vm_config *c, const struct vm_console *out,
 
 static int outputs_check(const struct vm_config *c, struct err *e)
 {
-    struct vm_console trace = {.kind = c->trace_insns ? VM_CONSOLE_FILE : VM_CONSOLE_NONE, .path = c->trace_insns};
+    const char *const files[] = {c->trace_insns, c->dump_file};
 
-    if (output_check(c, &c->serial, e) || output_check(c, &c->virtio_console, e) || output_check(c, &c->debugcon, e) ||
-        output_check(c, &trace, e))
+    if (output_check(c, &c->serial, e) || output_check(c, &c->virtio_console, e) || output_check(c, &c->debugcon, e))
         return e->code;
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+        if (files[i] && output_check(c, &(struct vm_console){.kind = VM_CONSOLE_FILE, .path = (char *)files[i]}, e))
+            return e->code;
     return 0;
 }
 
@@ -109,18 +112,27 @@ static int gdb_open(const struct vm_config *c, struct vm_resources *r, struct er
     return 0;
 }
 
-static int trace_open(const struct vm_config *c, struct vm_resources *r, struct err *e)
+/* A file for much text, what it holds left alone until vm_resources_begin(). `path` NULL: none. */
+static int text_open(const char *option, const char *path, FILE **ret, struct err *e)
 {
     int fd;
 
-    if (!c->trace_insns)
+    if (!path)
         return 0;
-    fd = open(c->trace_insns, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (fd < 0)
-        return err_set(e, -errno, "--trace-insns: cannot write '%s': %s", c->trace_insns, strerror(errno));
-    r->trace_insns = fdopen(fd, "w");
-    assert(r->trace_insns);
-    setvbuf(r->trace_insns, NULL, _IOFBF, MIB(1));
+        return err_set(e, -errno, "%s: cannot write '%s': %s", option, path, strerror(errno));
+    *ret = fdopen(fd, "w");
+    assert(*ret);
+    setvbuf(*ret, NULL, _IOFBF, MIB(1));
+    return 0;
+}
+
+static int texts_open(const struct vm_config *c, struct vm_resources *r, struct err *e)
+{
+    if (text_open("--trace-insns", c->trace_insns, &r->trace_insns, e) || text_open("--dump-file", c->dump_file, &r->dump, e))
+        return e->code;
+    dump_set_file(r->dump);
     return 0;
 }
 
@@ -128,7 +140,7 @@ int vm_resources_open(const struct vm_config *c, struct event_loop *loop, void (
                       struct vm_resources *r, struct err *e)
 {
     if (gdb_open(c, r, e) || boot_image_create(c->kernel, c->initrd, c->append, &r->boot, e) || outputs_check(c, e) ||
-        trace_open(c, r, e) || net_open(c, loop, r, e) || disks_open(c, loop, r, e) || consoles_open(c, loop, quit, ctx, r, e))
+        texts_open(c, r, e) || net_open(c, loop, r, e) || disks_open(c, loop, r, e) || consoles_open(c, loop, quit, ctx, r, e))
         return e->code;
     return 0;
 }
@@ -136,18 +148,24 @@ int vm_resources_open(const struct vm_config *c, struct event_loop *loop, void (
 void vm_resources_begin(struct vm_resources *r)
 {
     struct console *const all[] = {r->serial, r->virtio_console, r->debugcon};
+    FILE *const texts[] = {r->trace_insns, r->dump};
 
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         if (all[i])
             console_begin(all[i]);
-    if (r->trace_insns && ftruncate(fileno(r->trace_insns), 0))
-        log_warn("--trace-insns: what the file held before stays behind the end: %s", strerror(errno));
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        if (texts[i] && ftruncate(fileno(texts[i]), 0))
+            log_warn("what a file for output held before stays behind the end: %s", strerror(errno));
 }
 
 void vm_resources_close(struct vm_resources *r)
 {
-    if (r->trace_insns)
-        fclose(r->trace_insns);
+    FILE *const texts[] = {r->trace_insns, r->dump};
+
+    dump_set_file(NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+        if (texts[i])
+            fclose(texts[i]);
     if (r->gdb_path)
         unlink(r->gdb_path);
     free(r->gdb_path);

@@ -55,6 +55,15 @@ checks=$((checks + 1))
 for pattern in '[1-9][0-9]* blocks translated' ' [1-9][0-9]* the same$' 'handlers: [1-9]' ' 0  *[1-9][0-9]* rdmsr$'; do
     grep -q "jit: vcpu 0: .*$pattern" "$work/stderr" || complain "--trace jit has no line with $pattern: $(cat "$work/stderr")"
 done
+checks=$((checks + 1))
+"$skerry" run --kernel "$guest" --serial none --device debug-exit --cpu-engine jit --dump=host --dump-file "$work/dump" 2>"$work/stderr"
+for pattern in '^vcpu 0: translated block at [0-9a-f]*, [0-9]* instructions' '^  [0-9a-f]* .* ret$' '^      [0-9a-f]* .* sub qword.*; budget$' \
+    '^  slow path of [0-9a-f]*$' '^  exit for want of budget'; do
+    grep -q "$pattern" "$work/dump" || complain "--dump=host has no line with $pattern: $(head -40 "$work/dump")"
+done
+grep -q 'no instruction' "$work/dump" && complain '--dump=host: what was emitted is no code'
+grep -q 'translated block' "$work/stderr" && complain '--dump-file: the dump is on stderr too'
+check 1 'cannot write' run --kernel "$guest" --dump host --dump-file "$work/none/file"
 check 1 'cannot write' run --kernel "$guest" --trace-insns "$work/none/file"
 check 2 'did you mean count=' run --kernel "$guest" --trace-insns "$work/file,cuont=5"
 finish
