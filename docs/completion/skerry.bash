@@ -12,6 +12,7 @@ _skerry()
         --net) words='user none' ;;
         --device) words='rng balloon virtio-console debugcon debug-exit pc-testdev pci-testdev' ;;
         --serial) words='stdio none' ;;
+        --stress) words='hot flush evict smc' ;;
         --dump) words='guest host guest,host' ;;
         help) words='run image' ;;
         image) words='build create info convert check' ;;
@@ -21,7 +22,7 @@ _skerry()
             case ${COMP_WORDS[1]} in
             run)
                 words='--kernel --initrd --append --disk --memory --cpus --cpu-engine --cpu-model --net --publish --serial
-                    --device --no-reboot --timeout --gdb --trace-insns --dump --dump-file --trace --help'
+                    --device --no-reboot --timeout --gdb --trace-insns --stress --dump --dump-file --trace --help'
                 ;;
             image)
                 case ${COMP_WORDS[2]} in

@@ -88,13 +88,6 @@ static int set_engine(void *ctx, const char *value, struct err *e)
     return name_choose(vm_engine_names, value, &((struct vm_config *)ctx)->engine, e);
 }
 
-static int set_model(void *ctx, const char *value, struct err *e)
-{
-    if (strlen(value) > VM_MODEL_MAX)
-        return err_set(e, -EINVAL, "no model has a name as long as '%s'", value);
-    return text_store(&((struct vm_config *)ctx)->cpu_model, value, e);
-}
-
 /* Copies the part of a value with attributes up to the next comma; two commas stand for one in a name. Returns what follows,
  * or NULL. */
 static const char *comma_part(const char *value, char *part, size_t size)
@@ -110,6 +103,28 @@ static const char *comma_part(const char *value, char *part, size_t size)
     }
     part[n] = 0;
     return *value ? value + 1 : NULL;
+}
+
+static int set_stress(void *ctx, const char *value, struct err *e)
+{
+    char part[64];
+
+    for (const char *p = value; p;) {
+        unsigned kind;
+
+        p = comma_part(p, part, sizeof(part));
+        if (name_choose(vm_stress_names, part, &kind, e))
+            return e->code;
+        ((struct vm_config *)ctx)->stress |= 1u << kind;
+    }
+    return 0;
+}
+
+static int set_model(void *ctx, const char *value, struct err *e)
+{
+    if (strlen(value) > VM_MODEL_MAX)
+        return err_set(e, -EINVAL, "no model has a name as long as '%s'", value);
+    return text_store(&((struct vm_config *)ctx)->cpu_model, value, e);
 }
 
 static int disk_attribute(struct vm_disk *d, const char *part, struct err *e)
@@ -392,6 +407,11 @@ static const struct option_spec options[] = {
      "127.0.0.1, or the path of a socket. After a comma: wait\n"
      "(before the first instruction, until gdb lets it go on),\n"
      "arch=i386 (32-bit registers, for 16- and 32-bit guests)"},
+    {"stress", 0, "LIST", set_stress,
+     "for finding faults of the translator, slow: hot (code is\n"
+     "translated when first met), flush (translations are\n"
+     "forgotten again and again), evict (there is room for few),\n"
+     "smc (code counts as overwritten now and then)"},
     {"dump", 0, "LIST", set_dump,
      "print on stderr what the engine makes of code: guest (its\n"
      "instructions, a block at a time, as they are decoded),\n"

@@ -15,6 +15,7 @@
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_dump.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_stress.h"
 #include "cpu/vector.h"
 #include "cpu/vector_op.h"
 #include "cpu/xstate.h"
@@ -159,7 +160,7 @@ static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 
     if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
         return b;
-    if (!c->trial && !jit_hot(c->jit, hva)) {
+    if (!c->trial && !jit_stressed(c, STRESS_HOT) && !jit_hot(c->jit, hva)) {
         c->jit->counters.interpreted[JIT_BLOCK_RARE]++;
         return NULL;
     }
@@ -248,10 +249,15 @@ static const u8 *code_for(struct vcpu *c, u32 from)
 
 /* ---- running ---- */
 
+static s64 whole_budget(const struct vcpu *c)
+{
+    return jit_stressed(c, STRESS_FLUSH | STRESS_SMC) ? JIT_STRESS_BUDGET : BUDGET;
+}
+
 static void budget_settle(struct vcpu *c)
 {
-    s64 left = __atomic_exchange_n(&c->budget, BUDGET, __ATOMIC_SEQ_CST);
-    u64 ran = (u64)(BUDGET - left) & (BUDGET_KICK - 1);
+    s64 left = __atomic_exchange_n(&c->budget, whole_budget(c), __ATOMIC_SEQ_CST);
+    u64 ran = (u64)(whole_budget(c) - left) & (BUDGET_KICK - 1);
 
     c->retired += ran;
     c->jit->counters.retired += ran;
@@ -280,6 +286,8 @@ static u32 run_some(struct vcpu *c, u32 from)
 {
     const u8 *code;
 
+    if (jit_stressed(c, STRESS_FLUSH | STRESS_SMC) && jit_stress(c))
+        return 0;
     if (!translatable(c)) {
         c->jit->counters.interpreted[JIT_BLOCK_MODE]++;
         interp_block(c);
@@ -439,7 +447,7 @@ int jit_create(struct vcpu *c, struct err *e)
     int r;
 
     c->jumps = (struct jit_jumps *)c->engine_room;
-    c->budget = BUDGET;
+    c->budget = whole_budget(c);
     for (int n = 0; n < MMU_SETS; n++)
         jit_jumps_init(&c->jumps[n]);
     r = jit_cache_create(c, e);

@@ -12,6 +12,7 @@
 #include "cpu/jit.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_stress.h"
 
 #define HOT 64 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
 #define HOT_SIZE MIB(12)
@@ -159,7 +160,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
     struct jit *j = c->jit;
     struct jit_emit *e = j->emit;
 
-    if (!room(j))
+    if (!room(j) || (jit_stressed(c, STRESS_EVICT) && j->block_count >= JIT_STRESS_BLOCKS))
         jit_flush(c);
     e->c = c;
     e->j = j;

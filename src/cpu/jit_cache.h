@@ -11,6 +11,7 @@
 
 struct jit {
     struct jit_counters counters;
+    u64 stressed; /* how often jit_stress() was asked */
     struct code_cache *code;
     u8 *arena;               /* blocks, links, decoded instructions */
     struct jit_site *site;

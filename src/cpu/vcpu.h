@@ -36,6 +36,14 @@ struct vcpu_bus {
 
 struct insn_trace_config;
 
+/* Makes what is rare in the translator happen all the time, for finding its faults: bits, by the names that --stress takes. */
+enum vcpu_stress {
+    STRESS_HOT = 1,   /* code is translated when it is first met */
+    STRESS_FLUSH = 2, /* all translations are forgotten every few blocks */
+    STRESS_EVICT = 4, /* there is room for a few blocks only */
+    STRESS_SMC = 8,   /* code lines count as overwritten every few blocks */
+};
+
 struct vcpu_group_config {
     int count; /* 1 to VCPUS_MAX */
     enum cpu_engine engine;
@@ -45,6 +53,7 @@ struct vcpu_group_config {
     struct timer_queue *timers;
     struct vcpu_bus bus;
     const struct insn_trace_config *insn_trace; /* of cpu/insn_trace.h; NULL: none */
+    u32 stress; /* enum vcpu_stress */
 };
 
 /* Whether a CPU model of that name can be had here; nothing is made. */

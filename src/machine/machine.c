@@ -76,6 +76,7 @@ static int cpus_create(struct machine *m, struct err *e)
     struct vcpu_group_config config = {
         .count = m->config.cpu_count,
         .engine = m->config.engine,
+        .stress = m->config.stress,
         .model = m->config.model,
         .insn_trace = m->config.insn_trace,
         .mem = m->mem,

@@ -30,6 +30,7 @@ struct machine_config {
     u64 ram_size;
     int cpu_count;
     enum cpu_engine engine;
+    u32 stress; /* enum vcpu_stress: what --stress named */
     struct cpu_model_name model; /* what --cpu-model named */
     const struct insn_trace_config *insn_trace; /* of cpu/insn_trace.h, the caller's; NULL: none */
     bool no_reboot;

@@ -89,6 +89,9 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
         [VM_ENGINE_LOCKSTEP] = CPU_ENGINE_LOCKSTEP,
     };
 
+    static const u32 stresses[] = {
+        [VM_STRESS_HOT] = STRESS_HOT, [VM_STRESS_FLUSH] = STRESS_FLUSH, [VM_STRESS_EVICT] = STRESS_EVICT, [VM_STRESS_SMC] = STRESS_SMC};
+
     *pc = (struct pc_config){
         .machine = {.ram_size = c->memory,
                     .cpu_count = c->cpus,
@@ -110,6 +113,8 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
         .rng = c->rng,
         .balloon = c->balloon,
     };
+    for (int n = 0; n < VM_STRESS_COUNT; n++)
+        pc->machine.stress |= c->stress >> n & 1 ? stresses[n] : 0;
     if (r->resources.trace_insns)
         pc->machine.insn_trace = &r->insn_trace;
     if (c->cpu_model)

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 static const char *const all_keys =
-    "{\"memory\":1073741824,\"cpus\":16,\"engine\":\"interp\",\"cpu_model\":\"host\",\"kernel\":\"k\",\"initrd\":\"i\","
+    "{\"memory\":1073741824,\"cpus\":16,\"engine\":\"interp\",\"stress\":5,\"cpu_model\":\"host\",\"kernel\":\"k\",\"initrd\":\"i\","
     "\"append\":\"a b\",\"net\":true,\"debug_exit\":true,\"pc_testdev\":true,\"pci_testdev\":true,\"rng\":true,\"balloon\":true,\"no_reboot\":true,"
     "\"timeout_ms\":1500,\"trace\":\"pit,irq\",\"dump\":\"guest\",\"dump_file\":\"d\",\"trace_insns\":\"t\",\"trace_insns_from\":5,\"trace_insns_count\":6,\"trace_insns_regs\":true,\"gdb\":\":1234\",\"gdb_wait\":true,\"gdb_arch\":\"i386\","
     "\"disks\":[{\"path\":\"d0\",\"format\":\"qcow2\",\"readonly\":true,\"snapshot\":false,\"serial\":\"s\"},"
