@@ -66,6 +66,8 @@ static u32 jit_key(struct vcpu *c)
         key |= JIT_KEY_FS;
     if (c->seg_check >> SEG_GS & 1)
         key |= JIT_KEY_GS;
+    if (!c->s.cpl)
+        key |= JIT_KEY_RING0;
     return key;
 }
 
@@ -82,7 +84,10 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     case JIT_POP: emit_pop(e, i); break;
     case JIT_LEAVE: emit_leave(e, i); break;
     case JIT_MOFFS: emit_moffs(e, i); break;
+    case JIT_BIT_MEMORY: emit_bit_memory(e, i); break;
+    case JIT_SYSTEM: emit_system(e, i); break;
     case JIT_JMP: emit_jmp(e, i); break;
+    case JIT_SET_AC: emit_set_ac(e, i); break;
     case JIT_JCC: emit_jcc(e, i); break;
     case JIT_CALL: emit_call(e, i); break;
     case JIT_JMP_INDIRECT: emit_jmp_indirect(e, i); break;
@@ -192,7 +197,8 @@ static void patch(struct jit *j, const struct jit_link *l, const struct jit_bloc
     const struct jit_block *from = jit_block_at(j, l->block);
     const u8 *to = l->flags_saved ? b->entry_saved : b->entry;
 
-    if (((u64)from->hva ^ (u64)b->hva) & PAGE_MASK || from->version != b->version || from->key != b->key)
+    if (((u64)from->hva ^ (u64)b->hva) & PAGE_MASK || from->version != b->version ||
+        ((from->key & ~(u32)JIT_KEY_SET) | (u32)l->set << JIT_KEY_SET_SHIFT) != b->key)
         return;
     *(u32_any *)(j->code->write + l->rel32) = jit_code_offset(j, to) - (l->rel32 + 4);
 }
@@ -386,10 +392,10 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     i->fn(c, i);
     ext_settle(c);
     c->insn = NULL;
-    if (i->ends_block)
+    if (i->ends_block && !s->resume)
         return NULL;
     if (c->block_end != i + 2 || c->jit->epoch != epoch || __atomic_load_n(&c->attention, __ATOMIC_RELAXED)) {
-        c->s.gpr[RIP] += i->len;
+        c->s.gpr[RIP] += i->ends_block ? 0 : i->len;
         if (code64(c))
             return NULL;
         c->s.gpr[RIP] &= 0xffffffff;

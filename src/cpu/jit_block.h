@@ -55,6 +55,7 @@ struct jit_link {
     u32 block;        /* in the arena */
     u32 rel32;        /* the displacement to patch, in the code cache */
     u16 offset;       /* of the target in the page */
+    u8 set;           /* the TLB set of its code: the link's own, but for STAC and CLAC */
     bool flags_saved; /* jumps with the flags in RAX, not in EFLAGS */
 };
 
@@ -80,6 +81,7 @@ enum {
     JIT_KEY_VECTOR_SHIFT = 8, /* a bit for each vector class that may run */
     JIT_KEY_FS = 1 << 16,     /* FS, GS need segment checks */
     JIT_KEY_GS = 1 << 17,
+    JIT_KEY_RING0 = 1 << 18,
 };
 
 #endif

@@ -46,7 +46,7 @@ static struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s6
 
     assert(e->exits <= ARRAY_SIZE(e->exit));
     *x = (struct jit_exit){.kind = (u8)kind, .flags = (u8)e->flags, .recipe = e->recipe, .offset = offset, .from = e->hot.code + jump,
-                           .exec = e->hot.exec + jump};
+                           .exec = e->hot.exec + jump, .set = (u8)((e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT)};
     return x;
 }
 
@@ -97,15 +97,6 @@ void emit_budget_before(struct jit_emit *e, const struct jit_insn *i)
 
 /* ---- ways out ---- */
 
-/* The flags to RAX, whatever else has them: what code found by the jump table expects. */
-static void flags_to_rax(struct jit_emit *e)
-{
-    flags_save(e);
-    if (!(e->flags & FLAGS_RAX))
-        asm_rm(&e->hot, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
-    e->flags |= FLAGS_RAX;
-}
-
 static struct x86_mem jumps_at(const struct jit_emit *e, size_t member)
 {
     u64 set = (e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT;
@@ -154,6 +145,13 @@ static void emit_goto(struct jit_emit *e, s64 offset)
     if (!(e->flags & (FLAGS_HOST | FLAGS_RAX)))
         flags_to_host(e);
     exit_new(e, EXIT_LINK, offset, asm_jmp(&e->hot, NULL));
+}
+
+void emit_goto_in_set(struct jit_emit *e, s64 offset, int set)
+{
+    if (!(e->flags & (FLAGS_HOST | FLAGS_RAX)))
+        flags_to_host(e);
+    exit_new(e, EXIT_LINK, offset, asm_jmp(&e->hot, NULL))->set = (u8)set;
 }
 
 static s64 target(const struct jit_insn *i)
@@ -232,9 +230,9 @@ void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i)
 {
     x87_settle(e);
     emit_target(e, i);
-    asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(call_target));
+    asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(scratch));
     emit_push_return(e, i);
-    asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(call_target));
+    asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(scratch));
     emit_jump_to_t1(e);
 }
 
@@ -314,6 +312,7 @@ static void cold_leave(struct jit_emit *e, s64 offset, u32 flags)
 static void cold_link(struct jit_emit *e, const struct jit_exit *x)
 {
     struct jit_link l = {.block = jit_block_number(e->j, e->b), .rel32 = jit_code_offset(e->j, x->exec), .offset = (u16)x->offset,
+                         .set = x->set,
                          .flags_saved = x->flags & FLAGS_RAX};
     enum jit_exit_flags flags = x->flags & FLAGS_MEMORY ? LEAVE_MEMORY : x->flags & FLAGS_RAX ? LEAVE_RAX : LEAVE_HOST;
 

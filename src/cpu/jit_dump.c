@@ -19,7 +19,8 @@ static const struct vcpu_field {
     FIELD(s.gpr[RAX]), FIELD(s.gpr[RCX]), FIELD(s.gpr[RDX]), FIELD(s.gpr[RBX]), FIELD(s.gpr[RSP]), FIELD(s.gpr[RBP]),
     FIELD(s.gpr[RSI]), FIELD(s.gpr[RDI]), FIELD(s.gpr[R8]), FIELD(s.gpr[R9]), FIELD(s.gpr[R10]), FIELD(s.gpr[R11]),
     FIELD(s.gpr[R12]), FIELD(s.gpr[R13]), FIELD(s.gpr[R14]), FIELD(s.gpr[R15]), FIELD(s.gpr[RIP]), FIELD(cc), FIELD(budget),
-    FIELD(page_base), FIELD(call_target), FIELD(ext_live), FIELD(lin_base), FIELD(s.fip), FIELD(s.fcs), FIELD(s.seg_sel),
+    FIELD(page_base), FIELD(scratch), FIELD(ext_live), FIELD(event_held), FIELD(attention), FIELD(mmu_index), FIELD(s.rflags), FIELD(s.cr4), FIELD(s.seg_base),
+    FIELD(s.msr_kernel_gs_base), FIELD(lin_base), FIELD(s.fip), FIELD(s.fcs), FIELD(s.seg_sel),
 };
 
 static void field_note(char *note, size_t size, const char *name, u64 offset)

@@ -26,7 +26,9 @@ enum jit_kind {
     JIT_SAME,      /* the same instruction with its operands moved */
     JIT_NOTHING,   /* no effect */
     JIT_LEA, JIT_PUSH, JIT_POP, JIT_LEAVE, JIT_MOFFS,
-    JIT_JMP, JIT_JCC, JIT_CALL, JIT_JMP_INDIRECT, JIT_CALL_INDIRECT, JIT_RET,
+    JIT_BIT_MEMORY, /* BT and its like: a register says which bit, anywhere in memory */
+    JIT_SYSTEM,    /* jit_system.c */
+    JIT_JMP, JIT_SET_AC, JIT_JCC, JIT_CALL, JIT_JMP_INDIRECT, JIT_CALL_INDIRECT, JIT_RET,
     JIT_INTERPRET, /* by the interpreter's handler, then on in the block */
     JIT_LEAVE_BLOCK, /* by the interpreter's handler, then out */
     JIT_KINDS,
@@ -69,6 +71,7 @@ enum jit_exit_kind {
 };
 struct jit_exit {
     u8 kind, flags;
+    u8 set; /* the TLB set of the target's code */
     struct jit_recipe recipe;
     s64 offset; /* of the target, from the start of the page */
     const u8 *from; /* the displacement to link, in the writable view … */
@@ -99,6 +102,7 @@ struct jit_emit {
 
 /* jit_flags.c: moving the flags about. */
 void flags_save(struct jit_emit *e);          /* to RAX or memory, if they are only in EFLAGS */
+void flags_to_rax(struct jit_emit *e);        /* whatever else has them: what code found by the jump table expects */
 void flags_save_memory(struct jit_emit *e);   /* to memory */
 void flags_to_host(struct jit_emit *e);
 void flags_store(struct x86_asm *a, u32 from, const struct jit_recipe *recipe); /* emits what puts them into vcpu.cc */
@@ -125,11 +129,19 @@ void emit_push(struct jit_emit *e, const struct jit_insn *i);
 void emit_pop(struct jit_emit *e, const struct jit_insn *i);
 void emit_leave(struct jit_emit *e, const struct jit_insn *i);
 void emit_moffs(struct jit_emit *e, const struct jit_insn *i);
+void emit_bit_memory(struct jit_emit *e, const struct jit_insn *i);
+void emit_push_scratch(struct jit_emit *e, const struct jit_insn *i); /* pushes vcpu.scratch, a word of the stack */
+
+/* jit_system.c: what becomes of an instruction that no other file knows, and its code. */
+enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i);
+void emit_system(struct jit_emit *e, const struct jit_insn *i);
+void emit_set_ac(struct jit_emit *e, const struct jit_insn *i);
 
 /* jit_control.c */
 void emit_entry(struct jit_emit *e);
 void emit_budget_before(struct jit_emit *e, const struct jit_insn *i); /* where `i` kills the flags */
 void emit_jmp(struct jit_emit *e, const struct jit_insn *i);
+void emit_goto_in_set(struct jit_emit *e, s64 offset, int set); /* within the page, to code for that TLB set, which is set */
 void emit_jcc(struct jit_emit *e, const struct jit_insn *i);
 void emit_call(struct jit_emit *e, const struct jit_insn *i);
 void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i);

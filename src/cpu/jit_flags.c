@@ -40,6 +40,14 @@ void flags_save(struct jit_emit *e)
     e->flags |= FLAGS_RAX;
 }
 
+void flags_to_rax(struct jit_emit *e)
+{
+    flags_save(e);
+    if (!(e->flags & FLAGS_RAX))
+        asm_rm(&e->hot, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
+    e->flags |= FLAGS_RAX;
+}
+
 void flags_save_memory(struct jit_emit *e)
 {
     if (e->flags & FLAGS_MEMORY)

@@ -74,7 +74,7 @@ static bool operand_emits(const struct jit_insn *i, const ZydisDecodedOperand *o
     switch (ZydisRegisterGetClass(op->reg.value)) {
     case ZYDIS_REGCLASS_GPR8: case ZYDIS_REGCLASS_GPR16: case ZYDIS_REGCLASS_GPR32: case ZYDIS_REGCLASS_GPR64:
         /* implicit registers must be where the instruction expects them; RAX is moved there */
-        return !high_byte(op->reg.value) &&
+        return (!high_byte(op->reg.value) || op->encoding != ZYDIS_OPERAND_ENCODING_NONE) &&
                (op->encoding != ZYDIS_OPERAND_ENCODING_NONE || guest_number(op) == RAX ||
                 jit_host_register[guest_number(op)] == guest_number(op));
     case ZYDIS_REGCLASS_X87: case ZYDIS_REGCLASS_MMX: case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM:
@@ -85,6 +85,57 @@ static bool operand_emits(const struct jit_insn *i, const ZydisDecodedOperand *o
                 (op->reg.value == ZYDIS_REGISTER_X87STATUS || op->reg.value == ZYDIS_REGISTER_X87CONTROL ||
                  op->reg.value == ZYDIS_REGISTER_X87TAG));
     }
+}
+
+/* ---- second bytes of registers ---- */
+
+static bool is_high(const ZydisDecodedOperand *op)
+{
+    return op && high_byte(op->reg.value);
+}
+
+static bool is_written(const ZydisDecodedOperand *op)
+{
+    return op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+}
+
+/* AH, CH, DH and BH as operands of instructions that need a REX prefix here, which cannot name them: what is only read is copied
+ * down to T2, what is written has its register turned around for the time. Left out: what would need T2 twice, turn a register
+ * that is named by its first byte too, or find RAX elsewhere. */
+static bool high_bytes_emit(const struct jit_insn *i)
+{
+    const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
+    const ZydisDecodedOperand *high = is_high(reg) ? reg : rm;
+    bool one_register = reg && rm && guest_number(reg) == guest_number(rm);
+
+    if (!is_high(reg) && !is_high(rm))
+        return true;
+    if (i->host_faults || i->zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+        return false;
+    for (int n = 0; n < i->zi.operand_count; n++)
+        if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && i->op[n].encoding == ZYDIS_OPERAND_ENCODING_NONE &&
+            is_gpr(i->op[n].reg.value) && (guest_number(&i->op[n]) == RAX || guest_number(&i->op[n]) == guest_number(high)))
+            return false;
+    if (one_register)
+        return !is_written(reg) || !is_written(rm);
+    return !is_high(reg) || !is_high(rm) || is_written(reg) || is_written(rm);
+}
+
+/* What is only read: its host register is T2 now. `other` is turned later. */
+static void high_copy(struct x86_asm *a, const ZydisDecodedOperand *op, const ZydisDecodedOperand *other, int *host)
+{
+    bool turned = is_high(other) && is_written(other) && op && guest_number(op) == guest_number(other);
+
+    if (!op || is_written(op) || !(is_high(op) || turned))
+        return;
+    asm_rorx(a, T2, *host, is_high(op) ? 8 : 0, true);
+    *host = T2;
+}
+
+static void high_turn(struct x86_asm *a, const ZydisDecodedOperand *op, int host, int by)
+{
+    if (is_high(op) && is_written(op))
+        asm_rorx(a, host, host, by, true);
 }
 
 static int operand_number(const ZydisDecodedOperand *op)
@@ -118,7 +169,7 @@ bool can_emit_same(const struct jit_insn *i, int code_size)
     for (int n = 0; n < i->zi.operand_count; n++)
         if (!operand_emits(i, &i->op[n]))
             return false;
-    if (in_memory(p.reg) + in_memory(p.rm) + in_memory(p.vvvv) > spares)
+    if (in_memory(p.reg) + in_memory(p.rm) + in_memory(p.vvvv) > spares || !high_bytes_emit(i))
         return false;
     /* two copies of RAX, both written */
     return !(uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE) && p.rm == RAX && i->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG);
@@ -287,11 +338,14 @@ void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare
         return;
     }
     for (size_t n = 0; n < ARRAY_SIZE(all); n++) {
+        const ZydisDecodedOperand *op = n ? gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM) : reg_operand(i);
         int guest = *all[n];
 
         if (guest < 0)
             continue;
-        *all[n] = in_memory(guest) ? spare : jit_host_register[guest];
+        *all[n] = in_memory(guest) || is_high(op) ? spare : jit_host_register[guest];
+        if (is_high(op))
+            asm_rorx(a, spare, jit_host_register[guest], 8, true);
         if (in_memory(guest))
             asm_rm(a, X86_LOAD | X86_W, spare, GPR_AT(guest));
     }
@@ -301,6 +355,7 @@ void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare
 /* The instruction itself, its memory operand checked, flags where they must be. */
 static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
 {
+    const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
     bool rax = uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
     struct places p = places_of(i);
     int spare = T2;
@@ -310,11 +365,17 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
     place(e, &p.vvvv, &spare);
     if (rax)
         asm_rr(&e->hot, X86_LOAD | X86_W, X86_RAX, jit_host_register[RAX]);
+    high_copy(&e->hot, reg, rm, &p.reg);
+    high_copy(&e->hot, rm, reg, &p.rm);
+    high_turn(&e->hot, reg, p.reg, 8);
+    high_turn(&e->hot, rm, p.rm, 8);
     encode(&e->hot, i, p);
+    high_turn(&e->hot, reg, p.reg, 56);
+    high_turn(&e->hot, rm, p.rm, 56);
     if (rax && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE))
         asm_rr(&e->hot, X86_LOAD | X86_W, jit_host_register[RAX], X86_RAX);
-    place_back(e, reg_operand(i), p.reg);
-    place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM), p.rm);
+    place_back(e, reg, p.reg);
+    place_back(e, rm, p.rm);
     place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD), p.vvvv);
 }
 
@@ -408,10 +469,39 @@ static void stack_pointer(struct jit_emit *e, s32 by)
     asm_rm(&e->hot, X86_LEA | (e->code_size == 8 ? X86_W : 0), T1, X86_AT(jit_host_register[RSP], by));
 }
 
+void emit_push_scratch(struct jit_emit *e, const struct jit_insn *i)
+{
+    u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
+
+    stack_pointer(e, -(s32)size);
+    emit_check(e, i, size, true);
+    asm_rm(&e->hot, X86_LOAD | wide, T2, VCPU_AT(scratch));
+    asm_rm(&e->hot, X86_STORE | wide, T2, X86_AT(T1, 0));
+    stack_move(e, -(s32)size);
+    site_done(e);
+}
+
+static void emit_push_memory(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct jit_site *read;
+
+    emit_linear(e, i, &i->mem->mem);
+    emit_check(e, i, stack_size(e), false);
+    read = jit_site_at(e->j, e->stub[e->stubs - 1].site);
+    asm_rm(&e->hot, X86_LOAD | (stack_size(e) == 8 ? X86_W : 0), T1, X86_AT(T1, 0));
+    asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(scratch));
+    emit_push_scratch(e, i);
+    jit_site_done(e, read);
+}
+
 void emit_push(struct jit_emit *e, const struct jit_insn *i)
 {
     u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
 
+    if (i->mem) {
+        emit_push_memory(e, i);
+        return;
+    }
     stack_pointer(e, -(s32)size);
     emit_check(e, i, size, true);
     if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
@@ -475,5 +565,33 @@ void emit_moffs(struct jit_emit *e, const struct jit_insn *i)
         op = store ? X86_STORE8 : 0x8a | X86_BYTE;
     op |= size == 8 ? X86_W : size == 2 ? X86_66 : 0;
     asm_rm(&e->hot, op, rax, X86_AT(T1, 0));
+    site_done(e);
+}
+
+/* BT, BTS, BTR, BTC with a register as the bit's number: the word that it is in, counted from the operand, then the bit there. */
+void emit_bit_memory(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct x86_asm *a = &e->hot;
+    int guest = guest_number(&i->op[1]);
+    u32 size = i->zi.operand_width / 8, wide = size == 8 ? X86_W : 0;
+    static const u8 opcodes[] = {0xa3, 0xab, 0xb3, 0xbb};
+
+    flags_save(e);
+    e->flags &= ~(u32)FLAGS_RECIPE; /* which would use T2 */
+    emit_linear(e, i, &i->mem->mem);
+    flags_clobber(e);
+    asm_rr(a, size == 8 ? X86_LOAD | X86_W : 0x63 | X86_W, T2, read_register(e, guest, T2)); /* mov or movsxd */
+    asm_rr(a, 0xc1 | X86_W, 7, T2); /* sar */
+    asm_byte(a, size == 8 ? 6 : 5);
+    asm_rm(a, X86_LEA | (e->code_size == 8 ? X86_W : 0), T1,
+           (struct x86_mem){.base = T1, .index = T2, .scale = size == 8 ? 3 : 2});
+    emit_check(e, i, size, i->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+    asm_rr(a, X86_LOAD, T2, read_register(e, guest, T2));
+    asm_ri(a, X86_AND, T2, (s32)size * 8 - 1);
+    flags_to_host(e);
+    if (i->zi.attributes & ZYDIS_ATTRIB_HAS_LOCK)
+        asm_byte(a, 0xf0);
+    asm_rm(a, X86_0F | opcodes[(i->zi.opcode - 0xa3) / 8 & 3] | wide, T2, X86_AT(T1, 0));
+    flags_written(e, i);
     site_done(e);
 }

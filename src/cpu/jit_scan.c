@@ -32,14 +32,21 @@ static int general_feature(ZydisMnemonic m)
     }
 }
 
+/* BT and its like where a register says which bit: it may be anywhere in memory. */
+static bool bit_anywhere(const struct jit_insn *i)
+{
+    switch (i->zi.mnemonic) {
+    case M(BT): case M(BTS): case M(BTR): case M(BTC): return i->mem && i->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+    default: return false;
+    }
+}
+
 /* General-purpose instructions whose groups have others that are not the host's business. */
 static bool general_same(const struct jit_insn *i)
 {
     insn_choose_fn *group = choose_general(i->zi.mnemonic);
 
     switch (i->zi.mnemonic) {
-    case M(BT): case M(BTS): case M(BTR): case M(BTC): /* a register's bit may be anywhere in memory */
-        return !i->mem || i->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     case M(XLAT): case M(LAHF): case M(SAHF): case M(SALC): case M(CLD): case M(STD): case M(CLI): case M(STI): return false;
     default: break;
     }
@@ -100,7 +107,7 @@ static enum jit_kind stack_kind(const struct jit_insn *i, int code_size)
         return JIT_INTERPRET;
     switch (i->zi.mnemonic) {
     case M(PUSH):
-        return is_register(&i->op[0], word) || i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? JIT_PUSH : JIT_INTERPRET;
+        return is_register(&i->op[0], word) || i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE || i->mem ? JIT_PUSH : JIT_INTERPRET;
     case M(POP): return is_register(&i->op[0], word) ? JIT_POP : JIT_INTERPRET;
     case M(LEAVE): return JIT_LEAVE;
     default: return JIT_INTERPRET;
@@ -127,6 +134,8 @@ static enum jit_kind general_kind(struct jit_emit *e, struct jit_insn *i)
         return JIT_MOFFS;
     if (i->zi.mnemonic == M(DIV) || i->zi.mnemonic == M(IDIV))
         i->host_faults = true;
+    if (bit_anywhere(i))
+        return i->zi.operand_width >= 32 && i->zi.address_width == e->code_size * 8 ? JIT_BIT_MEMORY : JIT_INTERPRET;
     return general_same(i) && can_emit_same(i, e->code_size) ? JIT_SAME : JIT_INTERPRET;
 }
 
@@ -155,6 +164,15 @@ static bool interpreter_ends(struct jit_emit *e, const struct jit_insn *i)
     return insn.ends_block;
 }
 
+/* Instructions at which the interpreter ends its blocks for their group's sake: they only read. */
+static bool changes_nothing(const struct jit_insn *i)
+{
+    switch (i->zi.mnemonic) {
+    case M(RDTSC): case M(RDTSCP): case M(RDPID): case M(RDMSR): case M(CPUID): case M(RDPKRU): return true;
+    default: return false;
+    }
+}
+
 static enum jit_kind kind_of(struct jit_emit *e, struct jit_insn *i)
 {
     struct insn_source src = {.zi = &i->zi, .op = i->op, .bytes = i->bytes, .code_size = e->code_size};
@@ -169,10 +187,12 @@ static enum jit_kind kind_of(struct jit_emit *e, struct jit_insn *i)
         kind = general_kind(e, i);
     else if (vector_insn(&src) && vector_same(e, i, &src) && can_emit_same(i, e->code_size))
         kind = JIT_SAME;
+    if (kind == JIT_INTERPRET)
+        kind = system_kind(e, i);
     if (kind != JIT_INTERPRET)
         return kind;
     i->vector = i->x87 = i->host_faults = false;
-    return interpreter_ends(e, i) ? JIT_LEAVE_BLOCK : JIT_INTERPRET;
+    return interpreter_ends(e, i) && !changes_nothing(i) ? JIT_LEAVE_BLOCK : JIT_INTERPRET;
 }
 
 /* Instructions that write all arithmetic flags, whatever their operands. Others that write some are taken to read the rest:
@@ -197,7 +217,7 @@ static void flags_of(struct jit_insn *i)
         i->reads_flags = true;
         return;
     }
-    if (i->kind != JIT_SAME)
+    if (i->kind != JIT_SAME && i->kind != JIT_BIT_MEMORY)
         return;
     i->writes_flags = written & FLAGS_ARITH;
     i->kills_flags = kills_flags(i);

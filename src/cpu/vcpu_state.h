@@ -149,7 +149,7 @@ struct vcpu {
     /* the translator's: see cpu/jit_block.h */
     s64 budget;          /* instructions until it looks at `attention`; atomic for kicks */
     u64 page_base;       /* RIP without its low 12 bits */
-    u64 call_target;     /* of the indirect call under way */
+    u64 scratch;         /* of the instruction under way: the target of an indirect call, what is pushed */
     void *host_stack;
     struct jit *jit;
     struct jit_jumps *jumps; /* in engine_room */

@@ -1,0 +1,204 @@
+/* Instructions of kernels that are worth code of their own: SWAPGS, RDFSBASE and its like, CLI, STI, PUSHF, STAC, CLAC. What is
+ * rare about them (privileges, interrupts that wait, features that CR4 turns off) is left to the interpreter's handlers. */
+#include "cpu/jit_emit.h"
+
+#include "cpu/cpuid.h"
+#include "cpu/decode.h"
+
+#define M(name) ZYDIS_MNEMONIC_##name
+
+static int set_of(const struct jit_emit *e)
+{
+    return (int)(e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT;
+}
+
+static bool has_feature(const struct jit_emit *e, enum cpu_feature feature)
+{
+    return has(e->c, feature);
+}
+
+/* The TLB set after STAC or CLAC: known where it changes; where it does not, nothing has to be done but to set the flag. */
+static bool ac_known(const struct jit_emit *e, const struct jit_insn *i)
+{
+    return has_feature(e, FEAT_SMAP) && e->b->key & JIT_KEY_RING0 && i->offset + i->zi.length < PAGE_SIZE;
+}
+
+enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
+{
+    bool ring0 = e->b->key & JIT_KEY_RING0, whole = i->zi.operand_width == e->code_size * 8;
+
+    switch (i->zi.mnemonic) {
+    case M(CLI): case M(STI): return ring0 ? JIT_SYSTEM : JIT_INTERPRET;
+    case M(PUSHFD): case M(PUSHFQ): return whole ? JIT_SYSTEM : JIT_INTERPRET;
+    case M(SWAPGS): return ring0 && e->code_size == 8 && has_feature(e, FEAT_LM) ? JIT_SYSTEM : JIT_INTERPRET;
+    case M(RDFSBASE): case M(RDGSBASE): case M(WRFSBASE): case M(WRGSBASE):
+        return e->code_size == 8 && has_feature(e, FEAT_FSGSBASE) ? JIT_SYSTEM : JIT_INTERPRET;
+    case M(STAC): case M(CLAC): return ac_known(e, i) ? JIT_SET_AC : JIT_INTERPRET;
+    default: return JIT_INTERPRET;
+    }
+}
+
+/* The stub of the slow path that jumps from here take. */
+static struct jit_stub *stub_new(struct jit_emit *e, const struct jit_insn *i, int cond)
+{
+    struct jit_stub *stub = &e->stub[e->stubs++];
+
+    *stub = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
+                              .recipe = e->recipe, .x87 = e->x87_offset};
+    stub->jump = asm_jcc(&e->hot, cond, NULL);
+    return stub;
+}
+
+static void rflags_set(struct jit_emit *e, u32 bits)
+{
+    asm_rm(&e->hot, 0x81, 1, VCPU_AT(s.rflags)); /* or */
+    asm_u32(&e->hot, bits);
+}
+
+static void rflags_clear(struct jit_emit *e, u32 bits)
+{
+    asm_rm(&e->hot, 0x81, 4, VCPU_AT(s.rflags)); /* and */
+    asm_u32(&e->hot, ~bits);
+}
+
+static void emit_cli(struct jit_emit *e)
+{
+    flags_clobber(e);
+    rflags_clear(e, FLAG_IF);
+}
+
+/* The instruction behind it is in this block, and interrupts are looked at between blocks: that is the shadow. One that waits
+ * already must come right behind that instruction, which may be all the time that it is given. */
+static void emit_sti(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct jit_stub *stub;
+
+    if (i == e->insn + e->count - 1) {
+        emit_interpret(e, i, true);
+        return;
+    }
+    flags_clobber(e);
+    asm_rm(&e->hot, X86_MOVZX8, T1, VCPU_AT(event_held));
+    asm_rm(&e->hot, X86_OR, T1, VCPU_AT(attention));
+    stub = stub_new(e, i, X86_NE);
+    rflags_set(e, FLAG_IF);
+    jit_site_done(e, jit_site_at(e->j, stub->site));
+}
+
+static void emit_swapgs(struct jit_emit *e)
+{
+    asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(s.seg_base[SEG_GS]));
+    asm_rm(&e->hot, X86_LOAD | X86_W, T2, VCPU_AT(s.msr_kernel_gs_base));
+    asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(s.msr_kernel_gs_base));
+    asm_rm(&e->hot, X86_STORE | X86_W, T2, VCPU_AT(s.seg_base[SEG_GS]));
+    asm_rm(&e->hot, X86_STORE | X86_W, T2, VCPU_AT(lin_base[SEG_GS]));
+}
+
+/* RFLAGS as PUSHF shows them to vcpu.scratch: the arithmetic flags are in RAX as LAHF; SETO AL left them. */
+static void emit_flags_image(struct jit_emit *e)
+{
+    struct x86_asm *a = &e->hot;
+
+    flags_to_rax(e);
+    flags_clobber(e);
+    asm_rorx(a, T2, HOST_FLAGS, 8, false); /* OF is bit 24 now */
+    asm_rr(a, X86_LOAD, T1, T2);
+    asm_ri(a, X86_AND, T2, FLAGS_ARITH & 0xff);
+    asm_rr(a, 0xc1, 5, T1); /* shr */
+    asm_byte(a, 24 - 11);
+    asm_ri(a, X86_AND, T1, FLAG_OF);
+    asm_rr(a, X86_OR, T2, T1);
+    asm_rm(a, X86_LOAD, T1, VCPU_AT(s.rflags));
+    asm_ri(a, X86_AND, T1, (s32)~(FLAGS_ARITH | FLAG_VM | FLAG_RF));
+    asm_rr(a, X86_OR, T2, T1);
+    asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(scratch));
+}
+
+static void emit_pushf(struct jit_emit *e, const struct jit_insn *i)
+{
+    emit_flags_image(e);
+    emit_push_scratch(e, i);
+}
+
+static void emit_base_read(struct jit_emit *e, const struct jit_insn *i, struct x86_mem base)
+{
+    int guest = register_offset(i->op[0].reg.value) / 8, host = jit_host_register[guest];
+    u32 wide = i->zi.operand_width == 64 ? X86_W : 0;
+
+    asm_rm(&e->hot, X86_LOAD | wide, host == JIT_IN_MEMORY ? T1 : host, base);
+    if (host == JIT_IN_MEMORY)
+        asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(guest));
+}
+
+/* The new base in T1; the slow path is taken where it is not canonical. */
+static void emit_base_write(struct jit_emit *e, const struct jit_insn *i, struct x86_mem base, struct x86_mem linear)
+{
+    int guest = register_offset(i->op[0].reg.value) / 8, host = jit_host_register[guest];
+    u32 wide = i->zi.operand_width == 64 ? X86_W : 0;
+    struct x86_asm *a = &e->hot;
+    struct jit_stub *stub;
+
+    if (host == JIT_IN_MEMORY)
+        asm_rm(a, X86_LOAD | wide, T1, GPR_AT(guest));
+    else
+        asm_rr(a, X86_LOAD | wide, T1, host);
+    asm_rr(a, X86_LOAD | X86_W, T2, T1);
+    asm_rr(a, 0xc1 | X86_W, 7, T2); /* sar */
+    asm_byte(a, 47);
+    asm_ri(a, X86_ADD | X86_W, T2, 1);
+    asm_ri(a, X86_CMP | X86_W, T2, 1);
+    stub = stub_new(e, i, X86_A);
+    asm_rm(a, X86_STORE | X86_W, T1, base);
+    asm_rm(a, X86_STORE | X86_W, T1, linear);
+    jit_site_done(e, jit_site_at(e->j, stub->site));
+}
+
+static void emit_base(struct jit_emit *e, const struct jit_insn *i)
+{
+    bool fs = i->zi.mnemonic == M(RDFSBASE) || i->zi.mnemonic == M(WRFSBASE);
+    struct x86_mem base = fs ? VCPU_AT(s.seg_base[SEG_FS]) : VCPU_AT(s.seg_base[SEG_GS]);
+    struct x86_mem linear = fs ? VCPU_AT(lin_base[SEG_FS]) : VCPU_AT(lin_base[SEG_GS]);
+    struct jit_stub *stub;
+
+    flags_clobber(e);
+    asm_rm(&e->hot, 0xf7, 0, VCPU_AT(s.cr4)); /* test */
+    asm_u32(&e->hot, CR4_FSGSBASE);
+    stub = stub_new(e, i, X86_E);
+    if (i->zi.mnemonic == M(RDFSBASE) || i->zi.mnemonic == M(RDGSBASE))
+        emit_base_read(e, i, base);
+    else
+        emit_base_write(e, i, base, linear);
+    jit_site_done(e, jit_site_at(e->j, stub->site));
+}
+
+void emit_system(struct jit_emit *e, const struct jit_insn *i)
+{
+    switch (i->zi.mnemonic) {
+    case M(CLI): emit_cli(e); break;
+    case M(STI): emit_sti(e, i); break;
+    case M(SWAPGS): emit_swapgs(e); break;
+    case M(PUSHFD): case M(PUSHFQ): emit_pushf(e, i); break;
+    default: emit_base(e, i); break;
+    }
+}
+
+/* STAC leaves SMAP's set, CLAC goes there if CR4.SMAP is set; the block goes on in another one, which uses that set. */
+void emit_set_ac(struct jit_emit *e, const struct jit_insn *i)
+{
+    bool on = i->zi.mnemonic == M(STAC);
+    int set = on ? MMU_SUPERVISOR : MMU_SMAP;
+
+    flags_clobber(e);
+    if (!on && set_of(e) == MMU_SUPERVISOR) {
+        asm_rm(&e->hot, 0xf7, 0, VCPU_AT(s.cr4)); /* test */
+        asm_u32(&e->hot, CR4_SMAP);
+        stub_new(e, i, X86_E);
+    }
+    if (on)
+        rflags_set(e, FLAG_AC);
+    else
+        rflags_clear(e, FLAG_AC);
+    asm_rm(&e->hot, 0xc6, 0, VCPU_AT(mmu_index)); /* mov byte */
+    asm_byte(&e->hot, (u8)set);
+    emit_goto_in_set(e, i->offset + i->zi.length, set);
+}
