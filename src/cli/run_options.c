@@ -299,6 +299,11 @@ static int set_dump_file(void *ctx, const char *value, struct err *e)
     return text_store(&((struct vm_config *)ctx)->dump_file, value, e);
 }
 
+static int set_profile(void *ctx, const char *value, struct err *e)
+{
+    return text_store(&((struct vm_config *)ctx)->profile, value, e);
+}
+
 static int gdb_attribute(struct vm_config *c, const char *part, struct err *e)
 {
     static const char *const names[] = {"wait", "arch=", NULL};
@@ -412,6 +417,10 @@ static const struct option_spec options[] = {
      "translated when first met), flush (translations are\n"
      "forgotten again and again), evict (there is room for few),\n"
      "smc (code counts as overwritten now and then)"},
+    {"profile", 0, "FILE", set_profile,
+     "at the end, write which blocks of guest code were\n"
+     "translated and how often they ran; meanwhile beside it a\n"
+     "jitdump, by which perf names guest code"},
     {"dump", 0, "LIST", set_dump,
      "print on stderr what the engine makes of code: guest (its\n"
      "instructions, a block at a time, as they are decoded),\n"

@@ -15,6 +15,7 @@
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_dump.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_profile.h"
 #include "cpu/jit_stress.h"
 #include "cpu/vector.h"
 #include "cpu/vector_op.h"
@@ -127,6 +128,7 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
     struct jit *j = c->jit;
     struct jit_emit *e = jit_emit_begin(c, key);
     struct jit_block *b;
+    u64 lin = c->s.gpr[RIP]; /* segments are flat */
     u32 version;
 
     interp_code_mark(c, hva, 1); /* first of all: a write from now on raises the version */
@@ -137,9 +139,12 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
         return NULL;
     }
     interp_code_mark(c, hva, MIN(e->b->bytes, PAGE_SIZE - ((u64)hva & ~PAGE_MASK)));
+    e->runs = c->group->profile ? jit_profile_begin(e, lin) : NULL;
     emit_block(e);
+    if (c->group->profile)
+        jit_profile_end(e, lin);
     if (unlikely(dump_enabled & DUMP_HOST))
-        jit_dump_block(e, c->s.gpr[RIP]); /* where segments are flat: its linear address */
+        jit_dump_block(e, lin);
     b = jit_emit_end(j, e);
     b->version_now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
     b->version = version;

@@ -74,6 +74,17 @@ static void emit_ext_check(struct jit_emit *e)
     jit_site_done(e, jit_site_at(e->j, site));
 }
 
+/* For the profile; leaves flags alone. */
+static void emit_count(struct jit_emit *e)
+{
+    if (!e->runs)
+        return;
+    asm_mov_imm64(&e->hot, T2, (u64)e->runs);
+    asm_rm(&e->hot, X86_LOAD | X86_W, T1, X86_AT(T2, 0));
+    asm_rm(&e->hot, X86_LEA | X86_W, T1, X86_AT(T1, 1));
+    asm_rm(&e->hot, X86_STORE | X86_W, T1, X86_AT(T2, 0));
+}
+
 void emit_entry(struct jit_emit *e)
 {
     e->b->entry = asm_here(&e->hot);
@@ -81,10 +92,12 @@ void emit_entry(struct jit_emit *e)
     if (!e->insn[0].flags_needed) { /* the first instruction that kills them is the place for the budget */
         e->b->entry_saved = e->b->entry;
         e->flags = 0;
+        emit_count(e);
         return;
     }
     flags_save(e);
     e->b->entry_saved = asm_here(&e->hot);
+    emit_count(e);
     emit_budget(e, NULL);
     if (e->b->ext)
         emit_ext_check(e);

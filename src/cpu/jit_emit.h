@@ -93,6 +93,7 @@ struct jit_emit {
     u32 stubs, exits;
     struct jit_stub stub[JIT_INSNS_MAX * 3];
     struct jit_exit exit[16];
+    u64 *runs; /* to be raised at every entry; NULL: no profile */
     s32 x87_offset; /* of the last x87 instruction in its page, not yet noted in s.fip; -1 */
 };
 

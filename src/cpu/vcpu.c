@@ -15,6 +15,7 @@
 #include "cpu/engine.h"
 #include "cpu/event.h"
 #include "cpu/insn_trace.h"
+#include "cpu/jit_profile.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
 #include "cpu/msr.h"
@@ -463,6 +464,8 @@ int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group 
         r = vcpu_create(g, i, e);
     if (!r)
         r = insn_trace_create(g, config->insn_trace, &g->insn_trace, e);
+    if (!r)
+        r = jit_profile_create(config->profile, &g->profile, e);
     if (r) {
         vcpu_group_free(g);
         return r;
@@ -482,6 +485,7 @@ void vcpu_group_free(struct vcpu_group *g)
         g->engine->group_free(g);
     free(g->points);
     insn_trace_free(g->insn_trace);
+    jit_profile_free(g->profile);
     vector_free(g);
     cpu_model_free(g->model);
     world_destroy(g);

@@ -35,6 +35,7 @@ struct vcpu_bus {
 };
 
 struct insn_trace_config;
+struct jit_profile_config;
 
 /* Makes what is rare in the translator happen all the time, for finding its faults: bits, by the names that --stress takes. */
 enum vcpu_stress {
@@ -54,6 +55,7 @@ struct vcpu_group_config {
     struct vcpu_bus bus;
     const struct insn_trace_config *insn_trace; /* of cpu/insn_trace.h; NULL: none */
     u32 stress; /* enum vcpu_stress */
+    const struct jit_profile_config *profile;   /* of cpu/jit_profile.h; NULL: none */
 };
 
 /* Whether a CPU model of that name can be had here; nothing is made. */

@@ -204,6 +204,7 @@ struct vcpu_group {
     bool intr_level, ignne, a20_closed; /* pins */
     struct debug_points *points; /* a debugger's; NULL: none. See cpu/debug_points.h */
     struct insn_trace *insn_trace; /* NULL: none */
+    struct jit_profile *profile;   /* of cpu/jit_profile.h; NULL: none */
     bool step_events;            /* a debugger's steps deliver interrupts */
     void (*debug_stopped)(void *ctx);
     void *debug_ctx;

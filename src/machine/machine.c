@@ -79,6 +79,7 @@ static int cpus_create(struct machine *m, struct err *e)
         .stress = m->config.stress,
         .model = m->config.model,
         .insn_trace = m->config.insn_trace,
+        .profile = m->config.profile,
         .mem = m->mem,
         .clock = &m->clock,
         .timers = &m->timers,

@@ -33,6 +33,7 @@ struct machine_config {
     u32 stress; /* enum vcpu_stress: what --stress named */
     struct cpu_model_name model; /* what --cpu-model named */
     const struct insn_trace_config *insn_trace; /* of cpu/insn_trace.h, the caller's; NULL: none */
+    const struct jit_profile_config *profile;   /* of cpu/jit_profile.h, the caller's; NULL: none */
     bool no_reboot;
     u64 timeout_ns; /* of host time; 0: none */
     /* Of the VM process, both the caller's: disks and consoles hang on them before there is a machine. The lock is

@@ -37,6 +37,7 @@ static const struct json_field config_fields[] = {
     FIELD(struct vm_config, trace, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, dump, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, dump_file, TEXT, 0, VM_TEXT_MAX),
+    FIELD(struct vm_config, profile, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, trace_insns, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, trace_insns_from, U64, 0, INT64_MAX),
     FIELD(struct vm_config, trace_insns_count, U64, 0, INT64_MAX),

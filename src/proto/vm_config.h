@@ -67,6 +67,7 @@ struct vm_config {
     char *trace;    /* list of trace categories, NULL: none */
     char *dump;     /* list of base/dump.h, NULL: none */
     char *dump_file; /* NULL: stderr */
+    char *profile; /* file for the profile of translated code, NULL: none */
     char *trace_insns; /* file for the instruction trace, NULL: none */
     u64 trace_insns_from, trace_insns_count; /* of each vCPU's instructions; count 0: all that follow */
     bool trace_insns_regs;

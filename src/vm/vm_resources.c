@@ -72,7 +72,7 @@ static int output_check(const struct vm_config *c, const struct vm_console *out,
 
 static int outputs_check(const struct vm_config *c, struct err *e)
 {
-    const char *const files[] = {c->trace_insns, c->dump_file};
+    const char *const files[] = {c->trace_insns, c->dump_file, c->profile};
 
     if (output_check(c, &c->serial, e) || output_check(c, &c->virtio_console, e) || output_check(c, &c->debugcon, e))
         return e->code;
@@ -128,9 +128,36 @@ static int text_open(const char *option, const char *path, FILE **ret, struct er
     return 0;
 }
 
+/* perf finds guest code in a file of this name, beside the table. */
+static int jitdump_open(const char *table, FILE **ret, struct err *e)
+{
+    const char *slash = strrchr(table, '/');
+    char path[VM_TEXT_MAX + 32];
+    int fd;
+
+    snprintf(path, sizeof(path), "%.*sjit-%d.dump", slash ? (int)(slash + 1 - table) : 0, table, (int)getpid());
+    fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return err_set(e, -errno, "--profile: cannot write '%s': %s", path, strerror(errno));
+    *ret = fdopen(fd, "w+");
+    assert(*ret);
+    log_info("profile: guest code for perf in %s; record with 'perf record -k mono -p %d'", path, (int)getpid());
+    return 0;
+}
+
+static int profile_open(const struct vm_config *c, struct vm_resources *r, struct err *e)
+{
+    if (!c->profile)
+        return 0;
+    if (text_open("--profile", c->profile, &r->profile, e) || jitdump_open(c->profile, &r->jitdump, e))
+        return e->code;
+    return 0;
+}
+
 static int texts_open(const struct vm_config *c, struct vm_resources *r, struct err *e)
 {
-    if (text_open("--trace-insns", c->trace_insns, &r->trace_insns, e) || text_open("--dump-file", c->dump_file, &r->dump, e))
+    if (text_open("--trace-insns", c->trace_insns, &r->trace_insns, e) ||
+        text_open("--dump-file", c->dump_file, &r->dump, e) || profile_open(c, r, e))
         return e->code;
     dump_set_file(r->dump);
     return 0;
@@ -148,7 +175,7 @@ int vm_resources_open(const struct vm_config *c, struct event_loop *loop, void (
 void vm_resources_begin(struct vm_resources *r)
 {
     struct console *const all[] = {r->serial, r->virtio_console, r->debugcon};
-    FILE *const texts[] = {r->trace_insns, r->dump};
+    FILE *const texts[] = {r->trace_insns, r->dump, r->profile};
 
     for (size_t i = 0; i < ARRAY_SIZE(all); i++)
         if (all[i])
@@ -160,12 +187,14 @@ void vm_resources_begin(struct vm_resources *r)
 
 void vm_resources_close(struct vm_resources *r)
 {
-    FILE *const texts[] = {r->trace_insns, r->dump};
+    FILE *const texts[] = {r->trace_insns, r->dump, r->profile};
 
     dump_set_file(NULL);
     for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
         if (texts[i])
             fclose(texts[i]);
+    if (r->jitdump)
+        fclose(r->jitdump);
     if (r->gdb_path)
         unlink(r->gdb_path);
     free(r->gdb_path);

@@ -12,7 +12,7 @@ struct vm_resources {
     struct disk *disk[VM_DISKS_MAX];
     struct net *net;
     struct console *serial, *virtio_console, *debugcon; /* NULL: absent */
-    FILE *trace_insns, *dump; /* NULL: none */
+    FILE *trace_insns, *dump, *profile, *jitdump; /* NULL: none */
     int gdb_fd;     /* listens for a debugger; -1: none */
     char *gdb_path; /* a socket file to remove; NULL: none */
 };

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "board/pc.h"
 #include "cpu/insn_trace.h"
+#include "cpu/jit_profile.h"
 #include "vm/vm_debug.h"
 #include "vm/vm_resources.h"
 #include <errno.h>
@@ -20,6 +21,7 @@ struct vm_run {
     struct vm_resources resources;
     struct vm_debug *debug;  /* NULL: none */
     struct insn_trace_config insn_trace;
+    struct jit_profile_config profile;
     struct machine *machine; /* set before the loop runs, so before any callback */
     int signal_fd;
     struct watch *signal_watch, *channel_watch;
@@ -117,6 +119,8 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
         pc->machine.stress |= c->stress >> n & 1 ? stresses[n] : 0;
     if (r->resources.trace_insns)
         pc->machine.insn_trace = &r->insn_trace;
+    if (r->resources.profile)
+        pc->machine.profile = &r->profile;
     if (c->cpu_model)
         snprintf(pc->machine.model.text, sizeof(pc->machine.model.text), "%s", c->cpu_model);
     for (int i = 0; i < c->disk_count; i++) {
@@ -137,6 +141,7 @@ static int run_build(struct vm_run *r, const struct vm_config *c, struct err *e)
         return e->code;
     r->insn_trace = (struct insn_trace_config){
         r->resources.trace_insns, c->trace_insns_from, c->trace_insns_count, c->trace_insns_regs};
+    r->profile = (struct jit_profile_config){r->resources.profile, r->resources.jitdump};
     pc_config_fill(&pc, c, r);
     if (pc_create(&pc, &r->machine, e))
         return e->code;

@@ -63,6 +63,12 @@ for pattern in '^vcpu 0: translated block at [0-9a-f]*, [0-9]* instructions' '^ 
 done
 grep -q 'no instruction' "$work/dump" && complain '--dump=host: what was emitted is no code'
 grep -q 'translated block' "$work/stderr" && complain '--dump-file: the dump is on stderr too'
+checks=$((checks + 1))
+"$skerry" run --kernel "$guest" --serial none --device debug-exit --cpu-engine jit --profile "$work/profile" 2>"$work/stderr"
+grep -q '^  *[1-9][0-9]* .*  guest 0x[0-9a-f]* \[32 kernel\]$' "$work/profile" || complain "--profile: $(head "$work/profile")"
+[ "$(od -An -N4 -tx4 "$work"/jit-*.dump)" = ' 4a695444' ] || complain '--profile: no jitdump'
+grep -q -a 'guest 0x[0-9a-f]* \[64 kernel\]' "$work"/jit-*.dump || complain '--profile: no names in the jitdump'
+check 1 'cannot write' run --kernel "$guest" --profile "$work/none/file"
 check 1 'cannot write' run --kernel "$guest" --dump host --dump-file "$work/none/file"
 check 1 'cannot write' run --kernel "$guest" --trace-insns "$work/none/file"
 check 2 'did you mean count=' run --kernel "$guest" --trace-insns "$work/file,cuont=5"

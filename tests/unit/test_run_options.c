@@ -31,7 +31,7 @@ static void options_reach_the_configuration(void **unused)
     struct err e;
     static const char line[] = "--kernel vmlinuz --initrd=i --append root=/dev/vda --memory 2G --cpus 4 --net none "
                                "--cpu-engine interp --cpu-model x86-64-v3 --serial none --no-reboot --timeout 1.25 "
-                               "--trace guest,pit --dump guest,host --dump-file d --stress hot,smc";
+                               "--trace guest,pit --dump guest,host --dump-file d --stress hot,smc --profile p";
 
     assert_int_equal(parse(line, &c, &e), 0);
     assert_string_equal(c.kernel, "vmlinuz");
@@ -49,6 +49,7 @@ static void options_reach_the_configuration(void **unused)
     assert_string_equal(c.dump, "guest,host");
     assert_string_equal(c.dump_file, "d");
     assert_int_equal(c.stress, 1 << VM_STRESS_HOT | 1 << VM_STRESS_SMC);
+    assert_string_equal(c.profile, "p");
     vm_config_free(&c);
 }
 
