@@ -15,6 +15,7 @@
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_dump.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_jumps.h"
 #include "cpu/jit_profile.h"
 #include "cpu/jit_stress.h"
 #include "cpu/vector.h"
@@ -25,8 +26,6 @@
 #define BUDGET 20000
 /* A kick takes this from the budget, however often: what was used stays readable below it. */
 #define BUDGET_KICK (1ll << 40)
-
-static_assert(sizeof(struct jit_jumps) * MMU_SETS <= VCPU_ENGINE_ROOM, "jump tables must be within 2 GiB of the vCPU");
 
 /* ---- what is translated ---- */
 
@@ -153,17 +152,6 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
 
 /* ---- finding ---- */
 
-static struct jit_jumps *jumps_for(struct vcpu *c, u32 key)
-{
-    struct jit_jumps *t = &c->jumps[c->mmu_index];
-
-    if (t->key != key) {
-        jit_jumps_clear(t);
-        t->key = key;
-    }
-    return t;
-}
-
 static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 {
     struct jit_block *b = jit_block_find(c->jit, hva, key);
@@ -208,53 +196,24 @@ static void patch(struct jit *j, const struct jit_link *l, const struct jit_bloc
     *(u32_any *)(j->code->write + l->rel32) = jit_code_offset(j, to) - (l->rel32 + 4);
 }
 
-/* Forgets jumps that mappings which changed have made wrong. */
-static void jumps_refresh(struct vcpu *c)
-{
-    struct jit *j = c->jit;
-
-    if (j->jump_generation != c->tlb->jump_generation) {
-        jit_jumps_flush(c);
-    } else {
-        for (int n = 0; n < MMU_SETS; n++)
-            if (c->jumps[n].local)
-                jit_jumps_clear(&c->jumps[n]);
-    }
-    j->jump_generation = c->tlb->jump_generation;
-    j->local_generation = c->tlb->local_generation;
-}
-
-static void jump_add(struct vcpu *c, struct jit_jumps *t, u32 slot, const u8 *code)
-{
-    if (t->rip[slot] == JIT_NO_RIP)
-        t->fill[t->filled++] = (u16)slot;
-    t->rip[slot] = c->s.gpr[RIP];
-    t->code[slot] = code;
-    t->local |= !tlb_origin(c->tlb, interp_fetch_entry(c, c->s.gpr[RIP]))->global;
-    tlb_note_jump(c->tlb, c->s.gpr[RIP]);
-}
-
 /* Code to enter at RIP with the flags in RAX. */
 static const u8 *code_for(struct vcpu *c, u32 from)
 {
-    u32 key = jit_key(c), slot = jit_jump_slot(c->s.gpr[RIP]);
-    struct jit_jumps *t;
+    u32 key = jit_key(c);
+    const u8 *code;
     struct jit_block *b;
 
-    if (c->jit->jump_generation != c->tlb->jump_generation || c->jit->local_generation != c->tlb->local_generation)
-        jumps_refresh(c);
-    t = jumps_for(c, key);
-    if (!from && t->rip[slot] == c->s.gpr[RIP])
-        return t->code[slot];
+    jit_jumps_select(c, key);
+    code = from ? NULL : jit_jumps_find(c);
+    if (code)
+        return code;
     c->jit->counters.looked_up++;
     b = find(c, key);
     if (!b)
         return NULL;
     if (from && c->jit->link_epoch == c->jit->epoch)
         patch(c->jit, jit_link_at(c->jit, from), b);
-    jump_add(c, t, slot, jit_block_code(b));
-    if (b->crossing)
-        jit_crossing_note_jump(c, t);
+    jit_jumps_add(c, b);
     return jit_block_code(b);
 }
 
@@ -419,14 +378,6 @@ void jit_flush(struct vcpu *c)
     jit_jumps_flush(c);
 }
 
-void jit_jumps_flush(struct vcpu *c)
-{
-    c->jit->counters.jump_clears++;
-    for (int n = 0; n < MMU_SETS; n++)
-        jit_jumps_clear(&c->jumps[n]);
-    tlb_forget_jumps(c->tlb);
-}
-
 void jit_engine_flush(struct vcpu *c)
 {
     interp_flush(c);
@@ -457,18 +408,16 @@ int jit_create(struct vcpu *c, struct err *e)
 {
     int r;
 
-    c->jumps = (struct jit_jumps *)c->engine_room;
     c->budget = whole_budget(c);
-    for (int n = 0; n < MMU_SETS; n++)
-        jit_jumps_init(&c->jumps[n]);
     r = jit_cache_create(c, e);
-    return r;
+    return r ? r : jit_jumps_create(c, e);
 }
 
 void jit_free(struct vcpu *c)
 {
     if (c->jit) {
         jit_counters_trace(c);
+        jit_jumps_free(c);
         jit_cache_free(c);
     }
 }
@@ -482,5 +431,5 @@ const struct engine jit_engine = {
     .run = jit_run,
     .kick = jit_kick,
     .flush = jit_engine_flush,
-    .code_changed = jit_jumps_flush,
+    .code_changed = jit_jumps_code_written,
 };

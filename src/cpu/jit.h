@@ -16,9 +16,6 @@ void jit_run(struct vcpu *c);
 /* Forgets all translations. The vCPU's own thread, or the vCPU is not running. */
 void jit_flush(struct vcpu *c);
 
-/* Forgets which code is where, not the code: after the guest changed code or mappings. As jit_flush. */
-void jit_jumps_flush(struct vcpu *c);
-
 /* For the engines jit and lockstep: functions of struct engine. */
 int jit_group_create(struct vcpu_group *g, struct err *e);
 void jit_group_free(struct vcpu_group *g);

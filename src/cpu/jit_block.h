@@ -14,24 +14,6 @@ enum { HOST_VCPU = X86_RSP, HOST_FLAGS = X86_RAX, T1 = X86_R11, T2 = X86_R12 };
 extern const s8 jit_host_register[GPR_COUNT];
 
 #define JIT_INSNS_MAX 64       /* a block */
-#define JIT_JUMPS 4096         /* entries of a jump table; a power of two */
-
-/* Where indirect jumps and jumps to other pages look for code: by linear address of the target, a table for each TLB set,
- * each for one key at a time. */
-struct jit_jumps {
-    u64 rip[JIT_JUMPS]; /* JIT_NO_RIP: none */
-    const u8 *code[JIT_JUMPS];
-    u16 fill[JIT_JUMPS]; /* which are in use */
-    u32 filled;
-    u32 key;
-    bool local; /* some are not in global pages */
-};
-#define JIT_NO_RIP 0x8000000000000001ull /* not canonical; generated code compares whole addresses */
-
-static inline u32 jit_jump_slot(u64 rip)
-{
-    return (u32)(rip ^ rip >> 12) & (JIT_JUMPS - 1);
-}
 
 enum jit_site_kind {
     JIT_SITE_INSN, /* an access that the inline check refuses, or a fault of the host */

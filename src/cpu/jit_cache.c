@@ -250,23 +250,6 @@ u32 jit_link_new(struct jit *j, const struct jit_link *l)
     return (u32)((u8 *)ret - j->arena);
 }
 
-/* ---- jump tables ---- */
-
-void jit_jumps_init(struct jit_jumps *t)
-{
-    for (int n = 0; n < JIT_JUMPS; n++)
-        t->rip[n] = JIT_NO_RIP;
-    t->filled = 0;
-}
-
-void jit_jumps_clear(struct jit_jumps *t)
-{
-    for (u32 n = 0; n < t->filled; n++)
-        t->rip[t->fill[n]] = JIT_NO_RIP;
-    t->filled = 0;
-    t->local = false;
-}
-
 /* ---- faults of the host in translated code ---- */
 
 static struct jit_block *block_by_code(const struct jit *j, u32 hot)

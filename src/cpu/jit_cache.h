@@ -23,7 +23,10 @@ struct jit {
     u32 hot_start;           /* behind the thunks */
     u32 epoch;               /* raised when everything was forgotten */
     u32 link_epoch;          /* when the last link was returned */
-    u32 jump_generation, local_generation; /* of the TLB's translations that the jump tables are for */
+    struct jit_jumps *jumps; /* JIT_JUMP_TABLES: see jit_jumps.h */
+    u64 jump_selections;
+    u32 jump_generation;     /* of the TLB's translations that they are for */
+    u64 code_written_seen;   /* how much of guest memory's log of overwritten code they know */
     u64 key_of[3];           /* CR0, CR4, XCR0 that vector_classes is for */
     bool key_v86;
     u32 vector_classes;
@@ -58,9 +61,6 @@ struct jit_crossing *jit_crossing_new(struct jit *j);
 
 struct jit_link *jit_link_at(struct jit *j, u32 n);
 struct jit_block *jit_block_at(struct jit *j, u32 n); /* by jit_block_number */
-
-void jit_jumps_init(struct jit_jumps *t);
-void jit_jumps_clear(struct jit_jumps *t);
 
 /* Runs translated code, from s.gpr and cc and back to them. The number of the link that it left by, RIP still to be set; 0: RIP
  * is set. */

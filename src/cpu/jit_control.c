@@ -7,6 +7,7 @@
 #include "cpu/jit.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_jumps.h"
 
 #include "cpu/decode.h"
 
@@ -110,30 +111,32 @@ void emit_budget_before(struct jit_emit *e, const struct jit_insn *i)
 
 /* ---- ways out ---- */
 
-static struct x86_mem jumps_at(const struct jit_emit *e, size_t member)
-{
-    u64 set = (e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT;
-    u64 table = (u64)&e->c->jumps[set] - (u64)e->c;
-
-    return (struct x86_mem){.base = HOST_VCPU, .index = T2, .scale = 3, .disp = (s32)(table + member)};
-}
-
-/* To the linear address in T1. */
-static void emit_jump_to_t1(struct jit_emit *e)
+/* To the linear address in T1, flags in RAX: sets page_base, and looks into the jump table. */
+static void emit_jump_table(struct jit_emit *e)
 {
     struct x86_asm *a = &e->hot;
 
-    flags_to_rax(e);
-    flags_clobber(e);
     asm_rr(a, X86_LOAD | X86_W, T2, T1);
     asm_ri(a, X86_AND | X86_W, T2, (s32)PAGE_MASK);
     asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(page_base));
-    asm_rorx(a, T2, T1, PAGE_SHIFT, true); /* jit_jump_slot */
-    asm_rr(a, X86_XOR, T2, T1);
-    asm_ri(a, X86_AND, T2, JIT_JUMPS - 1);
-    asm_rm(a, X86_CMP | X86_W, T1, jumps_at(e, offsetof(struct jit_jumps, rip)));
+    asm_rr(a, 0x69, T2, T1); /* imul by a constant: jit_jump_slot, times the size of an entry */
+    asm_u32(a, JIT_JUMP_FACTOR);
+    asm_rr(a, 0xc1, 5, T2); /* shr */
+    asm_byte(a, 32 - JIT_JUMPS_SHIFT);
+    asm_rr(a, 0xc1, 4, T2); /* shl */
+    asm_byte(a, 4);
+    asm_rm(a, X86_ADD | X86_W, T2, VCPU_AT(jumps));
+    asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
     exit_new(e, EXIT_MISS, 0, asm_jcc(a, X86_NE, NULL));
-    asm_rm(a, 0xff, 4, jumps_at(e, offsetof(struct jit_jumps, code))); /* jmp [] */
+    asm_rm(a, 0xff, 4, X86_AT(T2, offsetof(struct jit_jump, code))); /* jmp [] */
+}
+
+static void emit_jump_to_t1(struct jit_emit *e)
+{
+    static_assert(sizeof(struct jit_jump) == 1 << 4 && !offsetof(struct jit_jumps, at), "as emitted");
+    flags_to_rax(e);
+    flags_clobber(e);
+    emit_jump_table(e);
 }
 
 static bool in_page(s64 offset)

@@ -8,10 +8,15 @@
 #include "cpu/interp.h"
 #include "cpu/jit_emit.h"
 
+u64 jit_crossing_linear(const struct vcpu *c)
+{
+    return ((c->s.gpr[RIP] & PAGE_MASK) + PAGE_SIZE) & c->lin_mask;
+}
+
 /* The TLB entry of the page behind RIP's, if it is there and of RAM. */
 static struct tlb_entry *next_page(struct vcpu *c)
 {
-    u64 lin = ((c->s.gpr[RIP] & PAGE_MASK) + PAGE_SIZE) & c->lin_mask;
+    u64 lin = jit_crossing_linear(c);
     struct tlb_entry *t = tlb_entry(c, c->s.cpl == 3 ? MMU_USER : MMU_SUPERVISOR, lin);
 
     return t->fetch == lin ? t : NULL;
@@ -53,10 +58,9 @@ bool jit_crossing_holds(struct vcpu *c, const struct jit_crossing *k)
     return t && t->page == k->page;
 }
 
-void jit_crossing_note_jump(struct vcpu *c, struct jit_jumps *t)
+bool jit_crossing_global(struct vcpu *c)
 {
     struct tlb_entry *next = next_page(c);
 
-    t->local |= !next || !tlb_origin(c->tlb, next)->global;
-    tlb_note_jump(c->tlb, c->s.gpr[RIP] + PAGE_SIZE);
+    return next && tlb_origin(c->tlb, next)->global;
 }

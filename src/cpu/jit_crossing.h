@@ -38,7 +38,8 @@ bool jit_crossing_stale(const struct jit_crossing *k);
 /* Whether the page behind RIP's is in the TLB, and still the one that it was made for. */
 bool jit_crossing_holds(struct vcpu *c, const struct jit_crossing *k);
 
-/* The block at RIP is about to be in the jump table: the second page's mapping matters to it too. */
-void jit_crossing_note_jump(struct vcpu *c, struct jit_jumps *t);
+/* The page behind RIP's: its address; whether its mapping is known to be global. */
+u64 jit_crossing_linear(const struct vcpu *c);
+bool jit_crossing_global(struct vcpu *c);
 
 #endif

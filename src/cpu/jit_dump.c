@@ -31,10 +31,10 @@ static void field_note(char *note, size_t size, const char *name, u64 offset)
         snprintf(note, size, "%s", name);
 }
 
-/* The TLB and the jump tables lie behind the vCPU, indexed. */
+/* The TLB lies behind the vCPU, indexed. */
 static void table_note(const struct vcpu *c, u64 at, char *note, size_t size)
 {
-    u64 tlb = (u64)c->tlb + offsetof(struct tlb, set) - (u64)c, jumps = (u64)c->jumps - (u64)c;
+    u64 tlb = (u64)c->tlb + offsetof(struct tlb, set) - (u64)c;
 
     if (at - tlb < sizeof(c->tlb->set)) {
         static const char *const names[] = {"read", "write", "fetch", "page"};
@@ -44,10 +44,6 @@ static void table_note(const struct vcpu *c, u64 at, char *note, size_t size)
         for (size_t n = 0; n < ARRAY_SIZE(names); n++)
             if ((at - tlb) % sizeof(struct tlb_entry) == places[n])
                 snprintf(note, size, "tlb %s", names[n]);
-    } else if (at - jumps < MMU_SETS * sizeof(struct jit_jumps)) {
-        u64 in = (at - jumps) % sizeof(struct jit_jumps);
-
-        snprintf(note, size, "jump table%s", in == offsetof(struct jit_jumps, rip) ? " rip" : " code");
     }
 }
 

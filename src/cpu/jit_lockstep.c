@@ -15,6 +15,7 @@
 #include "cpu/jit.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_jumps.h"
 #include "cpu/dump.h"
 #include "cpu/world.h"
 #include "cpu/xstate.h"
@@ -243,5 +244,5 @@ const struct engine lockstep_engine = {
     .run = lockstep_run,
     .kick = jit_kick,
     .flush = jit_engine_flush,
-    .code_changed = jit_jumps_flush,
+    .code_changed = jit_jumps_code_written,
 };

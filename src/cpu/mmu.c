@@ -402,11 +402,14 @@ void mmu_load_pkru(struct vcpu *c, u32 pkru)
 
 void mmu_load_cr3(struct vcpu *c, u64 cr3)
 {
+    bool pcids = c->s.cr4 & CR4_PCIDE;
+
     if (c->s.cr0 & CR0_PG && c->s.cr4 & CR4_PAE && !long_mode(c))
         mmu_load_pdptes(c, cr3);
     c->s.cr3 = cr3 & ~(1ull << 63);
     if (trace_on(MMU))
         ext_save(c);
     trace(MMU, "vcpu %d: CR3 %#llx", c->index, (unsigned long long)cr3);
+    tlb_space_load(c->tlb, pcids ? cr3 & (TLB_PCIDS - 1) : 0, pcids && cr3 >> 63);
     tlb_flush_local(c);
 }

@@ -31,9 +31,26 @@ static void bit_set(u64 *bits, u64 n)
     bits[n / 64 % (TLB_ENTRIES / 64)] |= 1ull << (n % 64);
 }
 
+void tlb_space_load(struct tlb *tlb, u32 pcid, bool kept)
+{
+    u64 *space = &tlb->space_of[pcid];
+
+    if (!kept || *space <= tlb->spaces_dropped)
+        *space = ++tlb->spaces;
+    tlb->space = *space;
+}
+
+/* The loaded space gets a new number, others will when they are loaded. */
+static void spaces_drop(struct vcpu *c)
+{
+    c->tlb->spaces_dropped = c->tlb->spaces;
+    tlb_space_load(c->tlb, c->s.cr4 & CR4_PCIDE ? c->s.cr3 & (TLB_PCIDS - 1) : 0, false);
+}
+
 void tlb_init(struct vcpu *c)
 {
     c->tlb->fetch_generation = 0;
+    spaces_drop(c);
     for (int set = 0; set < MMU_SETS; set++) {
         c->tlb->filled[set] = 0;
         for (int i = 0; i < TLB_ENTRIES; i++) {
@@ -60,6 +77,14 @@ static void set_flush(struct tlb *tlb, int set, bool global_too)
     tlb->filled[set] = (u16)kept;
 }
 
+static void page_gone(struct tlb *tlb, u64 gva)
+{
+    if (tlb->gone < TLB_GONE)
+        tlb->gone_page[tlb->gone] = gva >> PAGE_SHIFT;
+    if (tlb->gone <= TLB_GONE)
+        tlb->gone++;
+}
+
 void tlb_flush(struct vcpu *c)
 {
     for (int set = 0; set < MMU_SETS; set++)
@@ -67,6 +92,7 @@ void tlb_flush(struct vcpu *c)
     bits_clear(c->tlb->large_pages, TLB_ENTRIES / 64);
     c->tlb->giant_pages = 0;
     c->tlb->jump_generation++;
+    spaces_drop(c);
     fetch_changed(c);
 }
 
@@ -74,7 +100,6 @@ void tlb_flush_local(struct vcpu *c)
 {
     for (int set = 0; set < MMU_SETS; set++)
         set_flush(c->tlb, set, false);
-    c->tlb->local_generation++;
     fetch_changed(c);
 }
 
@@ -87,8 +112,7 @@ void tlb_flush_page(struct vcpu *c, u64 gva)
     }
     for (int set = 0; set < MMU_SETS; set++)
         tlb_entry_drop(tlb_entry(c, set, gva), gva >> PAGE_SHIFT & (TLB_ENTRIES - 1));
-    if (bit_get(c->tlb->jump_pages, gva >> PAGE_SHIFT))
-        c->tlb->jump_generation++;
+    page_gone(c->tlb, gva);
     fetch_changed(c);
 }
 
@@ -101,16 +125,6 @@ void tlb_note_large(struct tlb *tlb, u64 gva, int shift)
     bit_set(tlb->large_pages, gva >> 21);
     if (shift == 22) /* 4 MiB: two of the ranges */
         bit_set(tlb->large_pages, gva >> 21 ^ 1);
-}
-
-void tlb_note_jump(struct tlb *tlb, u64 gva)
-{
-    bit_set(tlb->jump_pages, gva >> PAGE_SHIFT);
-}
-
-void tlb_forget_jumps(struct tlb *tlb)
-{
-    bits_clear(tlb->jump_pages, TLB_ENTRIES / 64);
 }
 
 void tlb_protect_code(struct vcpu *c, const u8 *hva)

@@ -9,6 +9,8 @@
 #include "cpu/vcpu_state.h"
 
 #define TLB_ENTRIES 1024 /* a set; direct-mapped */
+#define TLB_GONE 8
+#define TLB_PCIDS 4096
 
 /* Which set an access uses. */
 enum {
@@ -43,9 +45,13 @@ struct tlb_origin {
 
 struct tlb {
     u32 fetch_generation; /* raised whenever a fetch translation may have changed; keys the block cache's fast lookup */
-    u32 jump_generation;  /* the same for the translator's jump tables; but not for pages that it knows no jump to … */
-    u32 local_generation; /* … nor for CR3 loads, which raise this: only translations that are not global changed */
-    u64 jump_pages[TLB_ENTRIES / 64];  /* bit n: there may be a jump to a page whose number ends in n */
+    u32 jump_generation;  /* raised when everything was dropped */
+    u32 gone;             /* pages dropped since somebody set this to 0; more than TLB_GONE: not all are listed … */
+    u64 gone_page[TLB_GONE]; /* … here, their numbers */
+    u64 space;            /* the address space: a number for as long as CR3 loads keep its translations; never 0 */
+    u64 spaces;           /* the last number that was given away */
+    u64 space_of[TLB_PCIDS]; /* by PCID; of no use if not above … */
+    u64 spaces_dropped;   /* … the last that was given away when everything was dropped */
     u64 large_pages[TLB_ENTRIES / 64]; /* bit n: there may be a piece of a large page in a 2 MiB range whose number ends in n */
     u64 giant_pages;      /* the same for pages larger than that: bit n for 1 GiB ranges */
     u16 filled[MMU_SETS]; /* how many entries of a set are in use; a flush visits just those */
@@ -86,10 +92,11 @@ void tlb_flush(struct vcpu *c);               /* everything */
 void tlb_flush_local(struct vcpu *c);         /* all but global pages */
 void tlb_flush_page(struct vcpu *c, u64 gva); /* one page, all sets; large pages: everything that may share it */
 
-/* A piece of a page of 2^shift bytes is in the TLB; a jump to gva's page is known; no jump is known any more. */
+/* Another address space is loaded, that of `pcid`; `kept`: with the translations that were known of it. Sets tlb.space only. */
+void tlb_space_load(struct tlb *tlb, u32 pcid, bool kept);
+
+/* A piece of a page of 2^shift bytes is in the TLB. */
 void tlb_note_large(struct tlb *tlb, u64 gva, int shift);
-void tlb_note_jump(struct tlb *tlb, u64 gva);
-void tlb_forget_jumps(struct tlb *tlb);
 
 /* Makes every fast write path to the RAM page at hva slow, in this vCPU's TLB. */
 void tlb_protect_code(struct vcpu *c, const u8 *hva);

@@ -208,11 +208,27 @@ static bool page_written(struct guest_memory *m, u64 page, u64 offset, u64 len)
     if (hit) {
         __atomic_store_n(&m->code_lines[page], 0, __ATOMIC_SEQ_CST);
         __atomic_add_fetch(&m->code_version[page], 1, __ATOMIC_SEQ_CST);
+        m->written_pages[m->written_count++ % CODE_WRITTEN_LOG] = page;
     }
     pthread_mutex_unlock(&m->code_lock);
     if (hit && m->code_written)
         m->code_written(m->code_written_ctx);
     return hit;
+}
+
+int guest_memory_code_written(struct guest_memory *m, u64 *seen, u64 pages[CODE_WRITTEN_LOG])
+{
+    int count = 0;
+
+    pthread_mutex_lock(&m->code_lock);
+    if (m->written_count - *seen > CODE_WRITTEN_LOG)
+        count = -1;
+    else
+        for (u64 n = *seen; n != m->written_count; n++)
+            pages[count++] = m->written_pages[n % CODE_WRITTEN_LOG];
+    *seen = m->written_count;
+    pthread_mutex_unlock(&m->code_lock);
+    return count;
 }
 
 bool guest_memory_written(struct guest_memory *m, const u8 *hva, u64 len)

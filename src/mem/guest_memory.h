@@ -19,6 +19,7 @@
 #define PAGE_SHIFT 12
 #define CODE_LINE_SHIFT 7 /* 32 lines of 128 bytes a page, one bit each */
 #define RAM_REGIONS_MAX 32
+#define CODE_WRITTEN_LOG 64
 
 struct ram_region {
     u64 gpa, size; /* page-aligned */
@@ -35,6 +36,8 @@ struct guest_memory {
     pthread_mutex_t code_lock; /* orders marking of code lines against their invalidation */
     u32 *code_lines;   /* per backing page: bit n set: line n holds decoded code of some vCPU */
     u32 *code_version; /* per backing page: raised when a write hit a marked line; blocks remember it */
+    u64 written_pages[CODE_WRITTEN_LOG]; /* pages whose version was raised, the last of them; … */
+    u64 written_count;                   /* … and how many ever: under code_lock */
     void (*code_written)(void *ctx); /* called when one was hit, in the writer's thread; NULL: nobody wants to know */
     void *code_written_ctx;
 };
@@ -75,6 +78,10 @@ bool guest_memory_writable(const struct guest_memory *m, const u8 *hva);
 /* To be called after bytes at hva (inside the backing) were written by anything but a checked vCPU store: raises the
  * version of each page where a marked code line was hit. True if any was. */
 bool guest_memory_written(struct guest_memory *m, const u8 *hva, u64 len);
+
+/* The pages (numbers in the backing) whose decoded code was overwritten since *seen, which is moved on. Their number; -1: more
+ * than the log holds. */
+int guest_memory_code_written(struct guest_memory *m, u64 *seen, u64 pages[CODE_WRITTEN_LOG]);
 
 /* Marks the lines of [hva, hva+len), within one page, as holding decoded code, and returns the page's version in *version.
  * True if the page had no marked line before: then no vCPU may keep a fast write path to it. */

@@ -1,0 +1,190 @@
+/* The jump tables: see jit_jumps.h. */
+#include "cpu/jit_jumps.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "cpu/interp.h"
+#include "cpu/jit_cache.h"
+#include "cpu/jit_crossing.h"
+#include "cpu/xstate.h"
+
+static u64 tables_size(void)
+{
+    return ALIGN_UP(sizeof(struct jit_jumps) * JIT_JUMP_TABLES, PAGE_SIZE);
+}
+
+int jit_jumps_create(struct vcpu *c, struct err *e)
+{
+    void *p = mmap(NULL, tables_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return err_set(e, -ENOMEM, "vCPU %d: out of memory for jump tables", c->index);
+    c->jit->jumps = p;
+    c->jumps = &c->jit->jumps[0];
+    return 0;
+}
+
+void jit_jumps_free(struct vcpu *c)
+{
+    if (c->jit->jumps)
+        munmap(c->jit->jumps, tables_size());
+    c->jit->jumps = c->jumps = NULL;
+}
+
+/* ---- filters ---- */
+
+static u32 filter_bit(u64 page)
+{
+    return (u32)page * JIT_JUMP_FACTOR >> 18;
+}
+
+static void filter_add(u64 *filter, u64 page)
+{
+    static_assert(JIT_FILTER_WORDS * 64 == 1 << (32 - 18), "");
+    filter[filter_bit(page) / 64] |= 1ull << filter_bit(page) % 64;
+}
+
+static bool filter_has(const u64 *filter, u64 page)
+{
+    return filter[filter_bit(page) / 64] >> filter_bit(page) % 64 & 1;
+}
+
+static void filter_clear(u64 *filter)
+{
+    for (int n = 0; n < JIT_FILTER_WORDS; n++)
+        __atomic_store_n(&filter[n], 0, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
+}
+
+/* ---- emptying ---- */
+
+static void table_clear(struct vcpu *c, struct jit_jumps *t)
+{
+    if (!t->filled)
+        return;
+    c->jit->counters.jump_clears++;
+    for (u32 n = 0; n < t->filled; n++)
+        t->at[t->fill[n]].rip = JIT_NO_RIP;
+    t->filled = 0;
+    filter_clear(t->linear);
+    filter_clear(t->backing);
+}
+
+static bool user_key(u32 key)
+{
+    u32 set = (key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT;
+
+    return set == MMU_USER || set == MMU_ALIGN;
+}
+
+static void table_reset(struct vcpu *c, struct jit_jumps *t, u32 key)
+{
+    table_clear(c, t);
+    if (!t->key) /* never used */
+        for (u32 n = 0; n < JIT_JUMPS; n++)
+            t->at[n].rip = JIT_NO_RIP;
+    t->key = key;
+    t->local = user_key(key);
+    t->space = c->tlb->space;
+}
+
+void jit_jumps_flush(struct vcpu *c)
+{
+    for (int n = 0; n < JIT_JUMP_TABLES; n++)
+        table_clear(c, &c->jit->jumps[n]);
+}
+
+static void clear_knowing_linear(struct vcpu *c, u64 page)
+{
+    for (int n = 0; n < JIT_JUMP_TABLES; n++)
+        if (filter_has(c->jit->jumps[n].linear, page))
+            table_clear(c, &c->jit->jumps[n]);
+}
+
+/* After pages, or everything, were dropped from the TLB. */
+static void refresh(struct vcpu *c)
+{
+    struct tlb *tlb = c->tlb;
+
+    if (c->jit->jump_generation != tlb->jump_generation || tlb->gone > TLB_GONE)
+        jit_jumps_flush(c);
+    else
+        for (u32 n = 0; n < tlb->gone; n++)
+            clear_knowing_linear(c, tlb->gone_page[n]);
+    c->jit->jump_generation = tlb->jump_generation;
+    tlb->gone = 0;
+}
+
+void jit_jumps_code_written(struct vcpu *c)
+{
+    u64 pages[CODE_WRITTEN_LOG];
+    int count;
+
+    ext_save(c);
+    count = guest_memory_code_written(vcpu_memory(c), &c->jit->code_written_seen, pages);
+    if (count < 0)
+        jit_jumps_flush(c);
+    for (int i = 0; i < count; i++)
+        for (int n = 0; n < JIT_JUMP_TABLES; n++)
+            if (filter_has(c->jit->jumps[n].backing, pages[i]))
+                table_clear(c, &c->jit->jumps[n]);
+}
+
+/* ---- choosing ---- */
+
+static bool serves(const struct vcpu *c, const struct jit_jumps *t, u32 key)
+{
+    return t->key == key && (!t->local || t->space == c->tlb->space);
+}
+
+static struct jit_jumps *table_for(struct vcpu *c, u32 key)
+{
+    struct jit_jumps *oldest = &c->jit->jumps[0];
+
+    for (int n = 0; n < JIT_JUMP_TABLES; n++) {
+        struct jit_jumps *t = &c->jit->jumps[n];
+
+        if (serves(c, t, key))
+            return t;
+        if (t->used < oldest->used)
+            oldest = t;
+    }
+    table_reset(c, oldest, key);
+    return oldest;
+}
+
+void jit_jumps_select(struct vcpu *c, u32 key)
+{
+    if (unlikely(c->tlb->gone || c->jit->jump_generation != c->tlb->jump_generation))
+        refresh(c);
+    if (likely(serves(c, c->jumps, key)))
+        return;
+    c->jumps = table_for(c, key);
+    c->jumps->used = ++c->jit->jump_selections;
+}
+
+/* ---- adding ---- */
+
+static void note_page(struct vcpu *c, struct jit_jumps *t, u64 lin, const u8 *hva, bool global)
+{
+    filter_add(t->linear, lin >> PAGE_SHIFT);
+    filter_add(t->backing, backing_page(vcpu_memory(c), hva));
+    if (!global && !t->local) {
+        t->local = true;
+        t->space = c->tlb->space;
+    }
+}
+
+void jit_jumps_add(struct vcpu *c, const struct jit_block *b)
+{
+    struct jit_jumps *t = c->jumps;
+    u64 rip = c->s.gpr[RIP];
+    u32 slot = jit_jump_slot(rip);
+
+    if (t->at[slot].rip == JIT_NO_RIP)
+        t->fill[t->filled++] = (u16)slot;
+    t->at[slot] = (struct jit_jump){.rip = rip, .code = jit_block_code(b)};
+    note_page(c, t, rip, b->hva, tlb_origin(c->tlb, interp_fetch_entry(c, rip))->global);
+    if (b->crossing)
+        note_page(c, t, jit_crossing_linear(c), b->crossing->page, jit_crossing_global(c));
+}

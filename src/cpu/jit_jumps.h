@@ -1,0 +1,64 @@
+/* Inside the translator: the jump tables, in which code is found by its linear address.
+ *
+ * There is one for each address space and key that ran lately. What is in a table was true when it was put in, and a table is
+ * emptied when that may have changed: an invalidated page, a CR3 load that keeps nothing, overwritten code. Filters tell which
+ * tables know a page. Generated code looks into vcpu.jumps. */
+#ifndef CPU_JIT_JUMPS_H
+#define CPU_JIT_JUMPS_H
+#include "cpu/jit_block.h"
+
+#define JIT_JUMPS_SHIFT 13
+#define JIT_JUMPS (1u << JIT_JUMPS_SHIFT) /* a table's entries */
+#define JIT_JUMP_TABLES 12
+#define JIT_FILTER_WORDS 256 /* 16384 bits */
+#define JIT_JUMP_FACTOR 0x9e3779b1u
+
+struct jit_jump {
+    u64 rip; /* JIT_NO_RIP: none */
+    const u8 *code;
+};
+
+struct jit_jumps {
+    struct jit_jump at[JIT_JUMPS]; /* first: vcpu.jumps points here for generated code */
+    u16 fill[JIT_JUMPS];           /* which are in use */
+    u32 filled;
+    u32 key;
+    bool local;   /* some are not in global pages: true for `space` only */
+    u64 space;    /* tlb.space */
+    u64 used;     /* when, in selections */
+    u64 linear[JIT_FILTER_WORDS];  /* pages that entries depend on: by linear address … */
+    u64 backing[JIT_FILTER_WORDS]; /* … and by number in the backing */
+};
+#define JIT_NO_RIP 0x8000000000000001ull /* not canonical; generated code compares whole addresses */
+
+/* Multiplied by 16 this is an entry's place; generated code computes the same. */
+static inline u32 jit_jump_slot(u64 rip)
+{
+    return (u32)rip * JIT_JUMP_FACTOR >> (32 - JIT_JUMPS_SHIFT);
+}
+
+/* Empties what is no longer true of all tables after what happened to the TLB, and makes the table for `key` in the loaded
+ * address space the vCPU's. */
+void jit_jumps_select(struct vcpu *c, u32 key);
+
+/* The code for RIP in the selected table, or NULL. */
+static inline const u8 *jit_jumps_find(const struct vcpu *c)
+{
+    const struct jit_jump *k = &c->jumps->at[jit_jump_slot(c->s.gpr[RIP])];
+
+    return k->rip == c->s.gpr[RIP] ? k->code : NULL;
+}
+
+/* RIP leads to block b. */
+void jit_jumps_add(struct vcpu *c, const struct jit_block *b);
+
+/* Empties all. Own thread. */
+void jit_jumps_flush(struct vcpu *c);
+
+/* Empties those that know pages of code which were overwritten: after ATTN_CODE. */
+void jit_jumps_code_written(struct vcpu *c);
+
+int jit_jumps_create(struct vcpu *c, struct err *e);
+void jit_jumps_free(struct vcpu *c);
+
+#endif
