@@ -140,6 +140,7 @@ def is_guest_ram(fields):
 
 
 def resident_beyond_ram(pid):
+    """Each page counts once, however often the process has it mapped; and by its share if others have it too."""
     total, ram = 0, False
     try:
         with open(f"/proc/{pid}/smaps") as f:
@@ -150,6 +151,6 @@ def resident_beyond_ram(pid):
         fields = line.split()
         if re.match(r"^[0-9a-f]+-[0-9a-f]+ ", line):
             ram = is_guest_ram(fields)
-        elif fields[0] == "Rss:" and not ram:
+        elif fields[0] == "Pss:" and not ram:
             total += int(fields[1])
     return total
