@@ -13,6 +13,7 @@
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
 #include "cpu/jit_stress.h"
+#include "cpu/window.h"
 
 #define HOT 64 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
 #define HOT_SIZE MIB(12)
@@ -95,6 +96,8 @@ void jit_cache_flush(struct jit *j)
         __atomic_store_n(&j->hash[n], NULL, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
     for (int n = 0; n < JIT_HEAT_SIZE / 8; n++) /* or what did not fit would all come back at once */
         __atomic_store_n((u64 *)j->heat + n, 0, __ATOMIC_RELAXED);
+    for (int n = 0; n < JIT_MISSES; n++)
+        __atomic_store_n(&j->misses[n], 0, __ATOMIC_RELAXED);
     j->arena_used = 16; /* 0: no link */
     j->site_count = 1; /* 0: no site */
     j->block_count = 0;
@@ -173,6 +176,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
     e->cold = (struct x86_asm){.code = j->code->write + j->cold_used, .size = COLD_BLOCK_MAX,
                                .exec = j->code->exec + j->cold_used};
     e->code_size = (int)(key & JIT_KEY_SIZE);
+    e->windows = key & JIT_KEY_WINDOW;
     e->stubs = e->exits = 0;
     e->x87_offset = -1;
     return e;
@@ -209,6 +213,11 @@ u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kin
 struct jit_site *jit_site_at(struct jit *j, u32 n)
 {
     return &j->site[n];
+}
+
+void jit_site_ends(struct jit_emit *e, struct jit_site *s)
+{
+    s->hot_len = (u16)(e->b->hot + e->hot.len - s->hot);
 }
 
 void jit_site_done(struct jit_emit *e, struct jit_site *s)
@@ -267,14 +276,29 @@ static struct jit_block *block_by_code(const struct jit *j, u32 hot)
     return low ? j->blocks[low - 1] : NULL;
 }
 
-const u8 *jit_fault(const u8 *pc, u64 frame)
+/* Whether a page fault is one that windows explain; and notes it. */
+static bool window_fault(struct vcpu *c, const struct jit_block *b, const struct jit_fault *f)
 {
-    struct vcpu *c = (struct vcpu *)frame;
-    struct jit_block *b = block_by_code(c->jit, (u32)(pc - c->jit->code->exec));
+    if (f->trap != EXC_PF)
+        c->window_fault = b->key & JIT_KEY_WINDOW && f->trap == EXC_GP ? WINDOW_FAULT_OTHER : 0;
+    else if (b->key & JIT_KEY_WINDOW && window_covers(c, f->address))
+        c->window_fault = f->error & 2 ? WINDOW_FAULT_WRITE : WINDOW_FAULT_READ;
+    else
+        return false;
+    c->window_fault_offset = (u16)(f->address & ~PAGE_MASK);
+    return true;
+}
 
-    for (u32 n = b ? b->first_site : 0; b && n < b->first_site + b->sites; n++) {
+const u8 *jit_fault(const struct jit_fault *f)
+{
+    struct vcpu *c = (struct vcpu *)f->frame;
+    u32 hot = (u32)(f->pc - c->jit->code->exec);
+    struct jit_block *b = block_by_code(c->jit, hot);
+
+    if (!b || !window_fault(c, b, f))
+        return NULL;
+    for (u32 n = b->first_site; n < b->first_site + b->sites; n++) {
         const struct jit_site *s = &c->jit->site[n];
-        u32 hot = (u32)(pc - c->jit->code->exec);
 
         if (hot >= s->hot && hot < s->hot + s->hot_len)
             return c->jit->code->exec + s->stub;

@@ -2,6 +2,7 @@
 #include "cpu/tlb.h"
 
 #include "cpu/access.h"
+#include "cpu/window.h"
 
 /* `index` of the entry in its set. */
 static void tlb_entry_drop(struct tlb_entry *t, u64 index)
@@ -85,7 +86,7 @@ static void page_gone(struct tlb *tlb, u64 gva)
         tlb->gone++;
 }
 
-void tlb_flush(struct vcpu *c)
+static void flush(struct vcpu *c)
 {
     for (int set = 0; set < MMU_SETS; set++)
         set_flush(c->tlb, set, true);
@@ -94,6 +95,12 @@ void tlb_flush(struct vcpu *c)
     c->tlb->jump_generation++;
     spaces_drop(c);
     fetch_changed(c);
+}
+
+void tlb_flush(struct vcpu *c)
+{
+    window_drop_all(c);
+    flush(c);
 }
 
 void tlb_flush_local(struct vcpu *c)
@@ -105,9 +112,10 @@ void tlb_flush_local(struct vcpu *c)
 
 void tlb_flush_page(struct vcpu *c, u64 gva)
 {
+    window_drop_page(c, c->s.cr4 & CR4_PCIDE ? (u32)(c->s.cr3 & 0xfff) : 0, gva);
     /* entries are 4 KiB pieces, and any address of a large page asks for all of its */
     if (bit_get(c->tlb->large_pages, gva >> 21) || c->tlb->giant_pages >> (gva >> 30 & 63) & 1) {
-        tlb_flush(c);
+        flush(c); /* windows know better what they have */
         return;
     }
     for (int set = 0; set < MMU_SETS; set++)

@@ -110,6 +110,15 @@ struct tlb_entry *tlb_fill(struct vcpu *c, u64 gva, enum mmu_access access, int 
 /* Raises #GP(0) or #SS(0) unless all of [gva, gva+size) is canonical, where that is asked for. */
 void mmu_check_canonical(struct vcpu *c, u64 gva, u32 size);
 
+/* What the page tables say of a page for reads and writes at CPL 3 that need no slow path: nothing, or where it is. */
+struct mmu_page {
+    u8 *hva;    /* NULL: every access needs it */
+    bool write; /* writes do not */
+    bool large; /* it is a piece of a large page */
+};
+/* Looks at `count` pages from gva on, all below a multiple of 2 MiB. No side effects. Pages that are global are left out. */
+void mmu_peek(struct vcpu *c, u64 gva, int count, struct mmu_page *page);
+
 /* A walk for debuggers: gpa of gva, no side effects, no permission checks. False when not mapped. */
 bool mmu_translate_debug(struct vcpu *c, u64 gva, u64 *gpa);
 
