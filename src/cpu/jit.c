@@ -157,14 +157,15 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
 
 static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 {
-    struct jit_block *b = jit_block_find(c->jit, hva, key);
+    struct jit_block *b;
 
-    if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
-        return b;
-    if (!c->trial && !jit_stressed(c, STRESS_HOT) && !jit_hot(c->jit, hva)) {
+    if (!c->trial && !jit_stressed(c, STRESS_HOT) && !jit_hot(c->jit, hva)) { /* there is none: heat is forgotten with the blocks */
         c->jit->counters.interpreted[JIT_BLOCK_RARE]++;
         return NULL;
     }
+    b = jit_block_find(c->jit, hva, key);
+    if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
+        return b;
     vector_make_room(c);
     b = translate(c, hva, key);
     c->jit->counters.interpreted[JIT_BLOCK_CROSSING] += !b;
@@ -384,7 +385,7 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
 
 void jit_flush(struct vcpu *c)
 {
-    jit_cache_flush(c->jit);
+    jit_cache_flush(c);
     jit_jumps_flush(c);
 }
 

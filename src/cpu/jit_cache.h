@@ -5,8 +5,7 @@
 #include "cpu/jit_counters.h"
 #include "jit/code_cache.h"
 
-#define JIT_HASH_SIZE 65536
-#define JIT_HEAT_SIZE 65536
+#define JIT_HEAT_SIZE 262144
 #define JIT_SLOW_INSNS 4096
 #define JIT_MISSES 16384 /* a power of two */
 
@@ -14,6 +13,10 @@ struct jit {
     struct jit_counters counters;
     u64 stressed; /* how often jit_stress() was asked */
     struct code_cache *code;
+    struct jit_block **hash; /* by backing address */
+    u32 growth;              /* times the size that it began with */
+    u64 insns;               /* translated, ever; as it was when the cache was last emptied or grew … */
+    u64 filled_insns, filled_retired; /* … and how many had run */
     u8 *arena;               /* blocks, links, decoded instructions */
     struct jit_site *site;
     struct jit_emit *emit;   /* the block under way */
@@ -38,12 +41,11 @@ struct jit {
     } slow_insn[JIT_SLOW_INSNS];
     _Alignas(8) u8 heat[JIT_HEAT_SIZE];  /* how often blocks without a translation were asked for, by a hash of their address */
     u8 misses[JIT_MISSES]; /* faults that no window would have avoided, by a hash of the instruction's address */
-    struct jit_block *hash[JIT_HASH_SIZE];
 };
 
 int jit_cache_create(struct vcpu *c, struct err *e); /* c->jit */
 void jit_cache_free(struct vcpu *c);
-void jit_cache_flush(struct jit *j);
+void jit_cache_flush(struct vcpu *c);
 
 /* A fresh block with `key`; there is room for the largest. */
 struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key);
