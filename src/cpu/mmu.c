@@ -3,7 +3,7 @@
  * 32-bit paging with PSE-36, PAE, and 4-level paging, with NX, WP, SMEP, SMAP and protection keys. Accessed and dirty
  * bits are set by compare-and-exchange in guest RAM, only for a translation that succeeds; if an entry changed
  * meanwhile, the walk starts again. Left out: 5-level paging, which no CPU model shows.
- * PCIDs are accepted; as the TLB holds one address space, a CR3 load flushes it whatever its bit 63. */
+ * What a CR3 load keeps of other PCIDs: tlb_space.c. */
 #include "base/trace.h"
 #include "cpu/access.h"
 #include "cpu/cpuid.h"
@@ -448,11 +448,10 @@ void mmu_load_cr3(struct vcpu *c, u64 cr3)
 
     if (c->s.cr0 & CR0_PG && c->s.cr4 & CR4_PAE && !long_mode(c))
         mmu_load_pdptes(c, cr3);
-    c->s.cr3 = cr3 & ~(1ull << 63);
+    c->s.cr3 = cr3 & ~CR3_NO_FLUSH;
     if (trace_on(MMU))
         ext_save(c);
     trace(MMU, "vcpu %d: CR3 %#llx", c->index, (unsigned long long)cr3);
-    tlb_space_load(c->tlb, pcids ? cr3 & (TLB_PCIDS - 1) : 0, pcids && cr3 >> 63);
-    tlb_flush_local(c);
+    tlb_space_load(c, pcids ? cr3 & CR3_PCID : 0, pcids && cr3 & CR3_NO_FLUSH);
     window_cr3_loaded(c, cr3 >> 63);
 }

@@ -14,7 +14,6 @@
 #include "cpu/xstate.h"
 
 #define CR3_ROOT 0x000ffffffffff000ull
-#define CR3_PCID 0xfffull
 
 #define PROMOTE_HEAT 10000000ull /* instructions */
 #define DEMOTIONS_MAX 6          /* each doubles the heat that is asked for, up to 2^6 times */
