@@ -7,6 +7,7 @@
 #include "cpu/jit.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_x87.h"
 #include "cpu/jit_jumps.h"
 
 #include "cpu/decode.h"
@@ -24,11 +25,31 @@ static void emit_rip(struct x86_asm *a, int reg, s64 offset, u32 wide)
         asm_rm(a, X86_LEA | wide, reg, X86_AT(reg, (s32)offset));
 }
 
-/* The x87 instruction pointer, which the host's registers have wrong. */
+/* What the x87's opcode and data pointer would be after `i`; see jit_x87.h. */
+static u32 x87_note_of(const struct jit_insn *i)
+{
+    u32 fop = (i->zi.opcode & 7u) << 8 | i->bytes[i->zi.raw.modrm.offset];
+    u32 seg = i->mem ? (u32)(i->mem->mem.segment - ZYDIS_REGISTER_ES) : 0;
+
+    return X87_NOTED | fop | (i->mem ? X87_NOTED_OPERAND | seg << X87_NOTED_SEG_SHIFT : 0);
+}
+
+static const struct jit_insn *insn_at(const struct jit_emit *e, s32 offset)
+{
+    const struct jit_insn *i = e->insn;
+
+    while (i->offset != offset)
+        i++;
+    return i;
+}
+
+/* The x87 pointers, which the host's registers have wrong. */
 static void emit_x87_note(struct jit_emit *e, struct x86_asm *a, s32 offset)
 {
     if (offset < 0)
         return;
+    asm_rm(a, 0xc7, 0, VCPU_AT(x87_note)); /* mov dword, imm32 */
+    asm_u32(a, x87_note_of(insn_at(e, offset)));
     emit_rip(a, T1, offset, address_width(e));
     asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(s.fip));
     asm_rm(a, X86_MOVZX16, T1, VCPU_AT(s.seg_sel[SEG_CS]));
@@ -111,14 +132,12 @@ void emit_budget_before(struct jit_emit *e, const struct jit_insn *i)
 
 /* ---- ways out ---- */
 
-/* To the linear address in T1, flags in RAX: sets page_base, and looks into the jump table. */
-static void emit_jump_table(struct jit_emit *e)
+/* To the linear address in T1, flags in RAX: looks into the jump table, and sets page_base. Returns the way out where it is not there. */
+static struct jit_exit *emit_jump_table(struct jit_emit *e)
 {
     struct x86_asm *a = &e->hot;
+    struct jit_exit *miss;
 
-    asm_rr(a, X86_LOAD | X86_W, T2, T1);
-    asm_ri(a, X86_AND | X86_W, T2, (s32)PAGE_MASK);
-    asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(page_base));
     asm_rr(a, 0x69, T2, T1); /* imul by a constant: jit_jump_slot, times the size of an entry */
     asm_u32(a, JIT_JUMP_FACTOR);
     asm_rr(a, 0xc1, 5, T2); /* shr */
@@ -127,16 +146,19 @@ static void emit_jump_table(struct jit_emit *e)
     asm_byte(a, 4);
     asm_rm(a, X86_ADD | X86_W, T2, VCPU_AT(jumps));
     asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
-    exit_new(e, EXIT_MISS, 0, asm_jcc(a, X86_NE, NULL));
+    miss = exit_new(e, EXIT_MISS, 0, asm_jcc(a, X86_NE, NULL));
+    asm_ri(a, X86_AND | X86_W, T1, (s32)PAGE_MASK);
+    asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(page_base));
     asm_rm(a, 0xff, 4, X86_AT(T2, offsetof(struct jit_jump, code))); /* jmp [] */
+    return miss;
 }
 
-static void emit_jump_to_t1(struct jit_emit *e)
+static struct jit_exit *emit_jump_to_t1(struct jit_emit *e)
 {
     static_assert(sizeof(struct jit_jump) == 1 << 4 && !offsetof(struct jit_jumps, at), "as emitted");
     flags_to_rax(e);
     flags_clobber(e);
-    emit_jump_table(e);
+    return emit_jump_table(e);
 }
 
 static bool in_page(s64 offset)
@@ -197,12 +219,6 @@ void emit_fall_through(struct jit_emit *e, u32 offset)
     emit_goto(e, offset);
 }
 
-/* The access just emitted is the last that may fault for its site. Nothing comes back there: the block ends. */
-static void access_done(struct jit_emit *e)
-{
-    jit_site_ends(e, jit_site_at(e->j, e->stub[e->stubs - 1].site));
-}
-
 /* Pushes the address behind the instruction. */
 static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
 {
@@ -212,7 +228,6 @@ static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
     emit_check(e, i, (u32)size, true);
     emit_rip(&e->hot, T2, i->offset + i->zi.length, address_width(e));
     asm_rm(&e->hot, X86_STORE | address_width(e), T2, X86_AT(T1, 0));
-    access_done(e);
     asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, -size));
 }
 
@@ -232,7 +247,6 @@ static void emit_target(struct jit_emit *e, const struct jit_insn *i)
         emit_linear(e, i, &i->mem->mem);
         emit_check(e, i, e->code_size == 8 ? 8 : 4, false);
         asm_rm(&e->hot, X86_LOAD | address_width(e), T1, X86_AT(T1, 0));
-        access_done(e);
         return;
     }
     guest = register_offset(i->op[0].reg.value) / 8;
@@ -243,17 +257,44 @@ static void emit_target(struct jit_emit *e, const struct jit_insn *i)
         asm_rr(&e->hot, X86_LOAD | address_width(e), T1, host);
 }
 
+/* The slow path of an indirect jump: that of its operand, or one that only a bad target finds. */
+static u32 target_site(struct jit_emit *e, const struct jit_insn *i)
+{
+    return i->mem ? e->stub[e->stubs - 1].site : jit_site_new(e, i, JIT_SITE_INSN);
+}
+
 void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i)
 {
     x87_settle(e);
     emit_target(e, i);
-    emit_jump_to_t1(e);
+    emit_jump_to_t1(e)->site = target_site(e, i);
+}
+
+/* Leaves for the slow path unless the target in T1 is in the lower or upper half of 47 bits each; T2 changes. Before anything is pushed: a
+ * call to an address that is not canonical faults without. */
+static void emit_canonical(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct jit_stub *stub = &e->stub[e->stubs];
+
+    if (e->code_size != 8)
+        return;
+    e->stubs++;
+    asm_rr(&e->hot, X86_LOAD | X86_W, T2, T1);
+    asm_rr(&e->hot, 0xc1 | X86_W, 7, T2); /* sar */
+    asm_byte(&e->hot, 47);
+    asm_ri(&e->hot, X86_ADD | X86_W, T2, 1);
+    asm_ri(&e->hot, X86_CMP | X86_W, T2, 1);
+    *stub = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
+                              .recipe = e->recipe, .x87 = e->x87_offset};
+    stub->jump = asm_jcc(&e->hot, X86_A, NULL);
+    flags_clobber(e);
 }
 
 void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i)
 {
     x87_settle(e);
     emit_target(e, i);
+    emit_canonical(e, i);
     asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(scratch));
     emit_push_return(e, i);
     asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(scratch));
@@ -264,14 +305,18 @@ void emit_return(struct jit_emit *e, const struct jit_insn *i)
 {
     int sp = jit_host_register[RSP], size = e->code_size == 8 ? 8 : 4;
     s32 more = i->zi.raw.imm[0].size ? (s32)(i->op[0].imm.value.u & 0xffff) : 0;
+    struct jit_exit *miss;
+    u32 site;
 
     x87_settle(e);
     asm_rr(&e->hot, X86_LOAD | address_width(e), T1, sp);
     emit_check(e, i, (u32)size, false);
+    site = e->stub[e->stubs - 1].site;
     asm_rm(&e->hot, X86_LOAD | address_width(e), T1, X86_AT(T1, 0));
-    access_done(e);
     asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, size + more));
-    emit_jump_to_t1(e);
+    miss = emit_jump_to_t1(e);
+    miss->site = site;
+    miss->popped = size + more;
 }
 
 /* mov r12d, imm32: T2 */
@@ -365,8 +410,29 @@ static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
     cold_unlinked(e, LEAVE_MEMORY);
 }
 
-static void cold_miss(struct jit_emit *e)
+/* A target that is not canonical is the jump's own fault, which the slow path raises, as if nothing had happened yet. */
+static void cold_not_canonical(struct jit_emit *e, const struct jit_exit *x)
 {
+    int sp = jit_host_register[RSP];
+    u32 canonical;
+
+    asm_rr(&e->hot, X86_LOAD | X86_W, T2, T1);
+    asm_rr(&e->hot, 0xc1 | X86_W, 4, T2); /* shl */
+    asm_byte(&e->hot, 16);
+    asm_rr(&e->hot, 0xc1 | X86_W, 7, T2); /* sar */
+    asm_byte(&e->hot, 16);
+    asm_rr(&e->hot, X86_CMP | X86_W, T2, T1);
+    canonical = asm_jcc(&e->hot, X86_E, NULL);
+    if (x->popped)
+        asm_rm(&e->hot, X86_LEA | X86_W, sp, X86_AT(sp, -x->popped));
+    emit_slow(&e->hot, e, x->site, FLAGS_RAX, NULL);
+    asm_link(&e->hot, canonical, asm_here(&e->hot));
+}
+
+static void cold_miss(struct jit_emit *e, const struct jit_exit *x)
+{
+    if (x->site && e->code_size == 8)
+        cold_not_canonical(e, x);
     asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(RIP));
     cold_unlinked(e, LEAVE_RAX);
 }
@@ -380,7 +446,7 @@ static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
     case EXIT_LINK: cold_link(e, x); break;
     case EXIT_FAR: emit_far(e, x->offset); break;
     case EXIT_BUDGET: cold_budget(e, x); break;
-    default: cold_miss(e); break;
+    default: cold_miss(e, x); break;
     }
 }
 

@@ -49,7 +49,6 @@ struct jit_insn {
     bool may_leave;   /* for its slow path, or by a fault: the flags before it must be at hand */
     bool host_faults; /* may fault on the host where its guest would */
     bool vector, x87;
-    bool window;      /* its memory operands are reached through windows */
     u32 writes;        /* bit n: guest register n */
     bool flags_needed_after;
     bool flags_needed; /* the flags before it are looked at by somebody */
@@ -78,6 +77,8 @@ struct jit_exit {
     const u8 *from; /* the displacement to link, in the writable view … */
     const u8 *exec; /* … and where it is executed */
     const struct jit_insn *again; /* EXIT_BUDGET: run this first */
+    u32 site; /* EXIT_MISS: of the jump, if it faults where its target is not canonical; … */
+    s32 popped; /* … and by how much it has moved RSP */
     u32 cold; /* where its code starts, from that of the block's cold code; for jit_dump.c */
 };
 
@@ -87,7 +88,6 @@ struct jit_emit {
     struct jit_block *b;
     struct x86_asm hot, cold;
     int code_size;
-    bool windows; /* JIT_KEY_WINDOW */
     u32 flags; /* FLAGS_*: where they are */
     struct jit_recipe recipe;
     struct jit_insn *insn;
@@ -118,8 +118,8 @@ void flags_after_writes(struct jit_emit *e, const struct jit_insn *i); /* `i` wa
 void emit_recipe(struct x86_asm *a, const struct jit_recipe *r); /* to EFLAGS; uses T2 */
 
 /* jit_memory.c */
+void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1; may use T2 */
 void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1 */
-void emit_add_base(struct jit_emit *e, int seg); /* of FS or GS, to the address in T1 */
 /* The address in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. */
 void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write);
 
@@ -164,7 +164,6 @@ bool jit_scan_one(struct jit_emit *e, u16 offset, const u8 *bytes);
 u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind);
 struct jit_site *jit_site_at(struct jit *j, u32 n);
 void jit_site_done(struct jit_emit *e, struct jit_site *s); /* its hot code ends, and goes on, here */
-void jit_site_ends(struct jit_emit *e, struct jit_site *s); /* … and nothing comes back */
 u32 jit_block_number(const struct jit *j, const struct jit_block *b);
 u32 jit_code_offset(const struct jit *j, const u8 *exec);
 u32 jit_link_new(struct jit *j, const struct jit_link *l);

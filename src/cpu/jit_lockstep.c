@@ -99,8 +99,9 @@ static void report(struct vcpu *c, const struct jit_block *b, const struct outco
     if (want->s.rflags != got->s.rflags)
         fprintf(stderr, "  RFLAGS: interp %#llx, jit %#llx\n", (unsigned long long)want->s.rflags,
                 (unsigned long long)got->s.rflags);
-    if (want->s.fip != got->s.fip)
-        fprintf(stderr, "  FIP: interp %#llx, jit %#llx\n", (unsigned long long)want->s.fip, (unsigned long long)got->s.fip);
+    if (want->s.fip != got->s.fip || want->s.fop != got->s.fop || want->s.fdp != got->s.fdp)
+        fprintf(stderr, "  FIP, FOP, FDP: interp %#llx %#x %#llx, jit %#llx %#x %#llx\n", (unsigned long long)want->s.fip, want->s.fop,
+                (unsigned long long)want->s.fdp, (unsigned long long)got->s.fip, got->s.fop, (unsigned long long)got->s.fdp);
     if (xsave_differs(want, got)) {
         fprintf(stderr, "  extended registers differ:");
         for (u32 n = 0; n < 832; n++)
@@ -128,7 +129,7 @@ static bool memory_differs(struct trial *t)
 static bool same(const struct outcome *a, const struct outcome *b)
 {
     return !memcmp(a->s.gpr, b->s.gpr, sizeof(a->s.gpr[0]) * (RIP + 1)) && a->s.rflags == b->s.rflags && a->fault == b->fault &&
-           a->s.fip == b->s.fip && !xsave_differs(a, b);
+           a->s.fip == b->s.fip && a->s.fop == b->s.fop && a->s.fdp == b->s.fdp && !xsave_differs(a, b);
 }
 
 /* Runs the block's code; the fault that it raised, or -1. */

@@ -231,6 +231,8 @@ static void encode_legacy(struct x86_asm *a, const struct jit_insn *i, struct pl
         }
         opcode = (u8)((opcode & 0xf8) | (p.reg & 7));
     }
+    if (i->zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && opcode == 0x82) /* the same as 80, but not in 64-bit code */
+        opcode = 0x80;
     asm_byte(a, opcode);
 }
 
@@ -374,19 +376,10 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
     high_turn(&e->hot, rm, p.rm, 56);
     if (rax && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE))
         asm_rr(&e->hot, X86_LOAD | X86_W, jit_host_register[RAX], X86_RAX);
+    /* where both are one register: MULX leaves the high half in it, which ModRM.reg names */
+    place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD), p.vvvv);
     place_back(e, reg, p.reg);
     place_back(e, rm, p.rm);
-    place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD), p.vvvv);
-}
-
-/* An instruction may fault at its memory operand when the flags are already where it wants them: in EFLAGS to be read, not in RAX
- * if that is lent to it. */
-static void flags_in_place(struct jit_emit *e, const struct jit_insn *i, bool shuttle)
-{
-    if (i->reads_flags)
-        flags_to_host(e);
-    if (shuttle)
-        flags_free_rax(e);
 }
 
 void emit_same(struct jit_emit *e, const struct jit_insn *i)
@@ -394,9 +387,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
     bool shuttle = !accumulator_form(i) && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
     u32 site = 0;
 
-    if (i->window)
-        flags_in_place(e, i, shuttle);
-    else if (i->host_faults && (shuttle || i->reads_flags))
+    if (i->host_faults && (shuttle || i->reads_flags))
         flags_save_memory(e);
     if (i->mem) {
         emit_linear(e, i, &i->mem->mem);
@@ -423,6 +414,10 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
         struct jit_site *s = jit_site_at(e->j, site);
 
         jit_site_done(e, s);
+    }
+    if (i->x87 && i->mem) { /* now: if an exception is pending from before, the instruction faults without having been the last */
+        emit_effective(e, i, &i->mem->mem);
+        asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(x87_operand));
     }
 }
 
@@ -567,8 +562,11 @@ void emit_moffs(struct jit_emit *e, const struct jit_insn *i)
     int rax = jit_host_register[RAX];
 
     asm_mov_imm64(&e->hot, T1, address);
-    if (mem->mem.segment == ZYDIS_REGISTER_FS || mem->mem.segment == ZYDIS_REGISTER_GS)
-        emit_add_base(e, mem->mem.segment == ZYDIS_REGISTER_FS ? SEG_FS : SEG_GS);
+    if (mem->mem.segment == ZYDIS_REGISTER_FS || mem->mem.segment == ZYDIS_REGISTER_GS) {
+        flags_clobber(e);
+        asm_rm(&e->hot, X86_ADD | (e->code_size == 8 ? X86_W : 0), T1,
+               mem->mem.segment == ZYDIS_REGISTER_FS ? VCPU_AT(lin_base[SEG_FS]) : VCPU_AT(lin_base[SEG_GS]));
+    }
     emit_check(e, i, size, store);
     if (size == 1)
         op = store ? X86_STORE8 : 0x8a | X86_BYTE;

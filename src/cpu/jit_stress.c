@@ -9,12 +9,16 @@
 #define FLUSH_PERIOD 13
 #define SMC_PERIOD 7
 
-/* As if a device had written the line that RIP is in. */
+/* As if a device had written the line that RIP is in. Not where the segment's limit would have to be looked at first. */
 static bool code_overwritten(struct vcpu *c)
 {
-    const struct tlb_entry *t = interp_fetch_entry(c, c->s.gpr[RIP]);
+    u64 lin = (c->lin_base[SEG_CS] + c->s.gpr[RIP]) & c->lin_mask;
+    const struct tlb_entry *t;
 
-    return !(t->fetch & TLB_MMIO) && guest_memory_written(vcpu_memory(c), tlb_hva(t, c->s.gpr[RIP]), 1);
+    if (c->seg_check >> SEG_CS & 1)
+        return false;
+    t = interp_fetch_entry(c, lin);
+    return !(t->fetch & TLB_MMIO) && guest_memory_written(vcpu_memory(c), tlb_hva(t, lin), 1);
 }
 
 bool jit_stress(struct vcpu *c)

@@ -7,6 +7,7 @@
  *   slow             the same with a site's number in T2: calls jit_slow() and goes on where that says */
 #include "cpu/jit_cache.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_x87.h"
 
 /* RCX RDX RBX RBP RSI RDI R8 R9 R10 stand in themselves; RAX, RSP and R11 are the host's own business. */
 const s8 jit_host_register[GPR_COUNT] = {
@@ -114,5 +115,8 @@ const u8 *jit_slow_thunk(const struct jit *j)
 
 u32 jit_enter(struct vcpu *c, const u8 *code)
 {
-    return ((u32(*)(struct vcpu *, const u8 *))(uintptr_t)c->jit->enter)(c, code);
+    u32 link = ((u32(*)(struct vcpu *, const u8 *))(uintptr_t)c->jit->enter)(c, code);
+
+    jit_x87_settle(c);
+    return link;
 }

@@ -107,7 +107,6 @@ struct tlb;
 struct vector_stubs;
 struct jit;
 struct jit_jumps;
-struct windows;
 struct trial;
 
 /* Why a vCPU must leave the fast loop; bits of `attention`, set from any thread. */
@@ -119,9 +118,6 @@ enum {
     ATTN_FLUSH = 16,    /* forget translations (map changed) */
     ATTN_CODE = 32,     /* guest code was overwritten: forget what leads to it */
 };
-
-enum { WINDOW_OFF, WINDOW_UNKNOWN, WINDOW_ON }; /* OFF: not in this address space; UNKNOWN: window_enter() finds out */
-enum { WINDOW_FAULT_READ = 1, WINDOW_FAULT_WRITE, WINDOW_FAULT_OTHER };
 
 #define VCPU_ENGINE_ROOM KIB(512)
 #define VCPU_BELOW KIB(64) /* free memory below a vCPU: a stack for signal frames while RSP points at it */
@@ -153,20 +149,14 @@ struct vcpu {
     /* the translator's: see cpu/jit_block.h */
     s64 budget;          /* instructions until it looks at `attention`; atomic for kicks */
     u64 page_base;       /* RIP without its low 12 bits */
+    u64 x87_operand;     /* effective address of the last x87 memory operand in translated code; and … */
+    u32 x87_note;        /* … which instruction was the last: see cpu/jit_x87.h; 0: none since control was in C */
     u64 scratch;         /* of the instruction under way: the target of an indirect call, what is pushed */
     void *host_stack;
     struct jit *jit;
     struct jit_jumps *jumps; /* in engine_room */
     struct trial *trial; /* engine lockstep: see cpu/lockstep.h; else NULL */
     void *engine_room;   /* VCPU_ENGINE_ROOM bytes within 2 GiB of this, zeroed, page-aligned: for generated code's tables */
-
-    /* windows on user pages: see cpu/window.h */
-    u64 window_table[256];
-    u8 window_state;     /* WINDOW_* */
-    u8 window_fault;     /* a signal brought an instruction to its slow path: WINDOW_FAULT_* */
-    u16 window_fault_offset; /* where in its page */
-    struct windows *windows; /* NULL: none */
-
     struct lapic *lapic;
     struct kvm_vcpu *kvm; /* under the KVM engine */
 

@@ -45,13 +45,10 @@ static void print_bytes(FILE *out, const char *format, u64 address, const u8 *p,
     }
 }
 
-void case_print(FILE *out, const struct insn_case *c, u64 components)
+void case_print_state(FILE *out, const struct insn_case *c, u64 components)
 {
     struct insn_case *plain = plain_of(c, components);
 
-    fprintf(out, "%d", c->code_size * 8);
-    for (int n = 0; n < c->len; n++)
-        fprintf(out, " %02x", c->bytes[n]);
     fprintf(out, " ;");
     for (size_t n = 0; n < ARRAY_SIZE(fields); n++) {
         u64 val = 0, before = 0;
@@ -65,6 +62,14 @@ void case_print(FILE *out, const struct insn_case *c, u64 components)
     print_bytes(out, " x:%llu=", 0, c->s.xsave, plain->s.xsave, XSAVE_AREA_SIZE);
     fprintf(out, "\n");
     free(plain);
+}
+
+void case_print(FILE *out, const struct insn_case *c, u64 components)
+{
+    fprintf(out, "%d", c->code_size * 8);
+    for (int n = 0; n < c->len; n++)
+        fprintf(out, " %02x", c->bytes[n]);
+    case_print_state(out, c, components);
 }
 
 void case_print_assembly(FILE *out, const struct insn_case *c, const struct decoded *d)

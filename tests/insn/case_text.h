@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 void case_print(FILE *out, const struct insn_case *c, u64 components);
+void case_print_state(FILE *out, const struct insn_case *c, u64 components); /* of it, what begins with the semicolon */
 
 /* The instruction in Intel's notation. */
 void case_print_assembly(FILE *out, const struct insn_case *c, const struct decoded *d);

@@ -143,9 +143,8 @@ static void put_template(struct maker *m, const struct insn_template *t, int lev
         put(m, (u8)rnd(m->r));
 }
 
-static void from_catalogue(const struct generator *g, struct maker *m, struct decoded *d)
+static void from_catalogue(const struct generator *g, struct maker *m, u32 mnemonic, struct decoded *d)
 {
-    u32 mnemonic = g->wanted[below(m->r, g->wanted_count)];
     u32 first = g->catalogue->first[mnemonic], count = g->catalogue->first[mnemonic + 1] - first;
     const struct insn_template *t = &g->catalogue->of[first + below(m->r, count)];
 
@@ -282,11 +281,19 @@ void generate_insn(const struct generator *g, struct rng *r, struct insn_case *c
         random_bytes(&m);
         case_decode(c, d);
     } else {
-        from_catalogue(g, &m, d);
+        from_catalogue(g, &m, g->wanted[below(r, g->wanted_count)], d);
     }
     c->len = d->valid ? d->zi.length : INSN_MAX;
     if (d->valid)
         operands_fit(c, d, r, g->components);
+}
+
+void generate_mnemonic(const struct generator *g, u32 mnemonic, struct rng *r, struct insn_case *c, struct decoded *d)
+{
+    struct maker m = {.c = c, .r = r};
+
+    from_catalogue(g, &m, mnemonic, d);
+    c->len = d->valid ? d->zi.length : INSN_MAX;
 }
 
 void generate(const struct generator *g, u64 index, struct insn_case *c, struct decoded *d)

@@ -23,9 +23,12 @@ void generator_free(struct generator *g);
 /* Case `index`: c->bytes are decoded into d. All its randomness is in *r, for who wants more of it. */
 void generate(const struct generator *g, u64 index, struct insn_case *c, struct decoded *d);
 
-/* The parts, for sequences of instructions: a state that suits any, and one instruction from *r at c->s.rip. */
+/* The parts, for sequences of instructions: a state that suits any, one instruction from *r at c->s.rip, and one of those that
+ * g->catalogue has of a mnemonic, whose operands are anywhere. */
 void generate_state(const struct generator *g, struct rng *r, struct insn_case *c);
 void generate_insn(const struct generator *g, struct rng *r, struct insn_case *c, struct decoded *d);
+
+void generate_mnemonic(const struct generator *g, u32 mnemonic, struct rng *r, struct insn_case *c, struct decoded *d);
 
 /* A case with nothing remarkable in it but the instruction, which the caller puts in. */
 void plain_case(int code_size, u64 components, struct insn_case *c);

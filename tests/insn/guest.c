@@ -1,7 +1,7 @@
 /* The interpreter's side of a test case: see guest.h.
  *
  * Faults are caught where the interpreter raises them. INT3, INTO and the like deliver through the guest's IDT, whose gates lead to
- * handlers that never run: what they pushed on the stack of ring 0 says what the program was. Gates have Linux' privileges: programs
+ * handlers that only halt: what they pushed on the stack of ring 0 says what the program was. Gates have Linux' privileges: programs
  * may call 3 and 4. */
 #include "guest.h"
 
@@ -10,8 +10,10 @@
 #include <string.h>
 
 #include "cpu/cpuid.h"
+#include "cpu/engine.h"
 #include "cpu/interp.h"
 #include "cpu/tlb.h"
+#include "cpu/vector_op.h"
 #include "cpu/xstate.h"
 
 /* Physical addresses of what is in guest RAM. */
@@ -37,7 +39,7 @@
 enum { GDT_KERNEL_CODE = 2, GDT_KERNEL_DATA, GDT_CODE32, GDT_DATA, GDT_CODE64, GDT_TSS = 8, GDT_LDT = 10, GDT_CPU_NUMBER = 15 };
 
 struct insn_guest {
-    bool legacy;
+    struct insn_guest_config config;
     struct clock clock;
     struct timer_queue timers;
     struct guest_memory *mem;
@@ -94,14 +96,14 @@ static void map_area(struct insn_guest *g, int table, u64 va, u64 gpa, u64 size,
 
 static void tables_setup(struct insn_guest *g)
 {
-    u64 bits = g->legacy ? PTE_P : PTE_P | PTE_W | PTE_U; /* the PDPTEs of PAE paging have no rights */
+    u64 bits = g->config.legacy ? PTE_P : PTE_P | PTE_W | PTE_U; /* the PDPTEs of PAE paging have no rights */
 
     *entry(g, T_PML4, 0) = TABLE(T_PDPT) | PTE_P | PTE_W | PTE_U;
     *entry(g, T_PDPT, 0) = TABLE(T_PD0) | bits;
     *entry(g, T_PDPT, 3) = TABLE(T_PD3) | bits;
     map_area(g, T_DATA, DATA_VA, GPA_DATA, DATA_WRITABLE, PTE_W | PTE_U | PTE_NX);
     map_area(g, T_DATA, DATA_VA + DATA_WRITABLE, GPA_DATA + DATA_WRITABLE, DATA_SIZE - DATA_WRITABLE, PTE_U | PTE_NX);
-    map_area(g, T_CODE, CODE_VA, GPA_CODE, CODE_SIZE, PTE_U);
+    map_area(g, T_CODE, CODE_VA, GPA_CODE, CODE_SIZE, PTE_U | (g->config.code_writable ? PTE_W : 0));
     map_area(g, T_SYSTEM, SYSTEM_VA, GPA_SYSTEM, SYSTEM_SIZE, PTE_W);
 }
 
@@ -123,7 +125,7 @@ static void system_descriptor(struct insn_guest *g, int n, u32 at, u32 size, u64
 
 static void gdt_setup(struct insn_guest *g)
 {
-    gdt(g)[GDT_KERNEL_CODE] = g->legacy ? 0x00cf9b000000ffff : 0x00af9b000000ffff;
+    gdt(g)[GDT_KERNEL_CODE] = g->config.legacy ? 0x00cf9b000000ffff : 0x00af9b000000ffff;
     gdt(g)[GDT_KERNEL_DATA] = 0x00cf93000000ffff;
     gdt(g)[1] = 0x00cf9b000000ffff; /* Linux' 32-bit segment of ring 0 */
     gdt(g)[GDT_CODE32] = 0x00cffb000000ffff;
@@ -143,14 +145,14 @@ void guest_set_cpu_number_limit(struct insn_guest *g, u32 limit)
 
 static void idt_setup(struct insn_guest *g)
 {
-    u32 size = g->legacy ? 8 : 16;
+    u32 size = g->config.legacy ? 8 : 16;
 
     for (u32 n = 0; n < 256; n++) {
         u64 *gate = (u64 *)(g->system + IDT_AT + n * size), to = SYSTEM_VA + HANDLERS_AT + n;
         u64 dpl = n == EXC_BP || n == EXC_OF ? 3 : 0;
 
         gate[0] = (to & 0xffff) | (u64)GDT_KERNEL_CODE << 19 | (0x8e | dpl << 5) << 40 | (to >> 16 & 0xffff) << 48;
-        if (!g->legacy)
+        if (!g->config.legacy)
             gate[1] = to >> 32;
     }
 }
@@ -161,7 +163,7 @@ static void tss_setup(struct insn_guest *g)
     u16 io_map = TSS_SIZE;
 
     memcpy(g->system + TSS_AT + 4, &stack, 8);
-    if (g->legacy)
+    if (g->config.legacy)
         g->system[TSS_AT + 8] = GDT_KERNEL_DATA * 8;
     memcpy(g->system + TSS_AT + 102, &io_map, 2);
 }
@@ -170,7 +172,7 @@ static void tss_setup(struct insn_guest *g)
 
 static int machine_create(struct insn_guest *g, struct err *e)
 {
-    struct vcpu_group_config config = {.count = 1, .engine = CPU_ENGINE_INTERP, .clock = &g->clock, .timers = &g->timers};
+    struct vcpu_group_config config = {.count = 1, .engine = g->config.engine, .stress = g->config.stress, .clock = &g->clock, .timers = &g->timers};
     int r;
 
     strcpy(config.model.text, "host");
@@ -186,14 +188,14 @@ static int machine_create(struct insn_guest *g, struct err *e)
     return vcpu_group_create(&config, &g->group, e);
 }
 
-int guest_create(bool legacy, struct insn_guest **ret, struct err *e)
+int guest_create(const struct insn_guest_config *config, struct insn_guest **ret, struct err *e)
 {
     struct insn_guest *g = calloc(1, sizeof(*g));
     int r;
 
     if (!g)
         return err_set(e, -ENOMEM, "out of memory");
-    g->legacy = legacy;
+    g->config = *config;
     r = machine_create(g, e);
     if (r)
         return r;
@@ -206,6 +208,7 @@ int guest_create(bool legacy, struct insn_guest **ret, struct err *e)
     idt_setup(g);
     tss_setup(g);
     memset(g->code, 0xcc, CODE_SIZE);
+    memset(g->system + HANDLERS_AT, 0xf4, SYSTEM_SIZE - HANDLERS_AT);
     *ret = g;
     return 0;
 }
@@ -213,6 +216,14 @@ int guest_create(bool legacy, struct insn_guest **ret, struct err *e)
 struct vcpu *guest_vcpu(struct insn_guest *g)
 {
     return g->vcpu;
+}
+
+bool guest_shows(struct insn_guest *g, const struct insn_case *c, const struct decoded *d)
+{
+    struct insn_source src = {.zi = &d->zi, .op = d->op, .bytes = c->bytes, .code_size = c->code_size};
+    const struct vector_isa *isa = vector_isa_find(&src);
+
+    return !isa || vector_isa_shown(g->vcpu, isa, &src);
 }
 
 /* ---- a case's state into the vCPU ---- */
@@ -251,7 +262,7 @@ static void segments_set(struct insn_guest *g, const struct insn_case *c)
     s->gdtr_base = SYSTEM_VA + GDT_AT;
     s->gdtr_limit = GDT_ENTRIES * 8 - 1;
     s->idtr_base = SYSTEM_VA + IDT_AT;
-    s->idtr_limit = g->legacy ? 0x7ff : 0xfff;
+    s->idtr_limit = g->config.legacy ? 0x7ff : 0xfff;
 }
 
 static void control_set(struct insn_guest *g)
@@ -261,8 +272,8 @@ static void control_set(struct insn_guest *g)
     s->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
     s->cr4 = (CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE | CR4_UMIP | CR4_SMEP) &
              g->group->model->cr4_mask;
-    s->efer = EFER_NXE | EFER_SCE | (g->legacy ? 0 : EFER_LME | EFER_LMA);
-    s->cr3 = g->legacy ? TABLE(T_PDPT) : TABLE(T_PML4);
+    s->efer = EFER_NXE | EFER_SCE | (g->config.legacy ? 0 : EFER_LME | EFER_LMA);
+    s->cr3 = g->config.legacy ? TABLE(T_PDPT) : TABLE(T_PML4);
     for (u64 n = 0; n < 4; n++)
         s->pdpte[n] = *entry(g, T_PDPT, n);
     s->xcr0 = g->group->model->xcr0_mask;
@@ -293,7 +304,7 @@ static void case_load(struct insn_guest *g, const struct insn_case *c)
     flags_set(v, c->s.flags);
     memcpy(v->s.xsave, c->s.xsave, XSAVE_AREA_SIZE);
     pointers_set(&v->s, c->s.xsave);
-    v->attention = 0;
+    v->attention &= ATTN_CODE;
     v->delivering = -1;
     vcpu_mode_update(v);
 }
@@ -316,14 +327,23 @@ static void case_store(struct vcpu *v, struct insn_state *s)
     memcpy(s->xsave + 16, &v->s.fdp, 8);
 }
 
-/* Ring 0 was entered: the program is what the frame on its stack says. */
+static bool pushes_error(int vector)
+{
+    return vector == EXC_DF || vector == EXC_AC || (vector >= EXC_TS && vector <= EXC_PF);
+}
+
+/* Ring 0 was entered, and may have halted: the program is what the frame on its stack says. */
 static void undo_delivery(struct insn_guest *g, struct insn_outcome *o)
 {
-    u32 word = g->legacy ? 4 : 8;
+    u32 word = g->config.legacy ? 4 : 8;
     const u8 *at = g->system + (g->vcpu->s.gpr[RSP] - SYSTEM_VA);
     u64 frame[5] = {0};
 
-    o->vector = (int)(g->vcpu->s.gpr[RIP] - SYSTEM_VA - HANDLERS_AT);
+    o->vector = (int)(g->vcpu->s.gpr[RIP] - SYSTEM_VA - HANDLERS_AT) - (g->vcpu->s.activity == VCPU_HALTED);
+    if (pushes_error(o->vector)) {
+        memcpy(&o->error, at, word);
+        at += word;
+    }
     for (int n = 0; n < 5; n++)
         memcpy(&frame[n], at + (u32)n * word, word);
     o->s.rip = frame[0];
@@ -391,4 +411,53 @@ void guest_run(struct insn_guest *g, const struct insn_case *c, struct insn_outc
         undo_delivery(g, ret);
     memcpy(ret->data, g->data, DATA_WRITABLE);
     code_put(g, c, true);
+}
+
+/* ---- sequences ---- */
+
+static void sequence_put(struct insn_guest *g, const u8 *code)
+{
+    if (!memcmp(g->code, code, CODE_SIZE))
+        return;
+    memcpy(g->code, code, CODE_SIZE);
+    guest_memory_written(g->mem, g->code, CODE_SIZE);
+}
+
+static void run_steps(struct vcpu *v, u32 steps)
+{
+    for (u32 n = 0; n < steps && v->s.cpl; n++)
+        interp_step(v);
+}
+
+void guest_run_code(struct insn_guest *g, const struct insn_case *c, const u8 *code, u32 steps, struct insn_outcome *ret, u8 *ret_code)
+{
+    struct vcpu *v = g->vcpu;
+
+    sequence_put(g, code);
+    memcpy(g->data, c->data, DATA_SIZE);
+    case_load(g, c);
+    if (steps)
+        run_steps(v, steps);
+    else
+        g->group->engine->run(v);
+    case_store(v, &ret->s);
+    ret->address = v->s.cr2;
+    ret->vector = INSN_ASTRAY;
+    ret->error = 0;
+    if (!v->s.cpl)
+        undo_delivery(g, ret);
+    memcpy(ret->data, g->data, DATA_WRITABLE);
+    memcpy(ret_code, g->code, CODE_SIZE);
+}
+
+void guest_interrupt(struct insn_guest *g)
+{
+    __atomic_or_fetch(&g->vcpu->attention, ATTN_STOP, __ATOMIC_SEQ_CST);
+    if (g->group->engine->kick)
+        g->group->engine->kick(g->vcpu);
+}
+
+void guest_forget_pages(struct insn_guest *g)
+{
+    tlb_flush(g->vcpu);
 }

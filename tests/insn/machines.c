@@ -3,7 +3,6 @@
 
 #include "compare.h"
 #include "cpu/cpuid.h"
-#include "cpu/vector_op.h"
 #include "guest.h"
 #include "native.h"
 
@@ -13,8 +12,11 @@ int machines_setup(struct err *e)
 {
     int r = 0;
 
-    for (int n = 0; n < 2 && !r; n++)
-        r = guest_create(n, &guests[n], e);
+    for (int n = 0; n < 2 && !r; n++) {
+        struct insn_guest_config config = {.legacy = n, .engine = CPU_ENGINE_INTERP};
+
+        r = guest_create(&config, &guests[n], e);
+    }
     if (!r)
         r = native_setup(e);
     for (int n = 0; n < 2 && !r; n++)
@@ -29,10 +31,7 @@ u64 machines_components(void)
 
 bool machines_show(const struct insn_case *c, const struct decoded *d)
 {
-    struct insn_source src = {.zi = &d->zi, .op = d->op, .bytes = c->bytes, .code_size = c->code_size};
-    const struct vector_isa *isa = vector_isa_find(&src);
-
-    return !isa || vector_isa_shown(guest_vcpu(guests[0]), isa, &src);
+    return guest_shows(guests[0], c, d);
 }
 
 /* A guest goes first: it knows when an instruction jumps into itself, or would not end, which the host should not try. */

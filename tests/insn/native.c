@@ -220,6 +220,28 @@ void native_run(const struct insn_case *c, struct insn_outcome *ret)
     memset(ret->s.xsave + SOFTWARE_BYTES, 0, XSAVE_HEADER - SOFTWARE_BYTES);
 }
 
+void native_run_code(const struct insn_case *c, const u8 *code, struct insn_outcome *ret, u8 *ret_code)
+{
+    outcome = ret;
+    runs++;
+    memcpy(data_alias, c->data, DATA_WRITABLE);
+    if (memcmp(code_alias, code, CODE_SIZE))
+        memcpy(code_alias, code, CODE_SIZE);
+    frame_write(c);
+    if (!__builtin_setjmp(jump_back))
+        enter(c);
+    memcpy(ret->data, data_alias, DATA_WRITABLE);
+    memcpy(ret_code, code_alias, CODE_SIZE);
+    memset(ret->s.xsave + SOFTWARE_BYTES, 0, XSAVE_HEADER - SOFTWARE_BYTES);
+}
+
+int native_code_writable(struct err *e)
+{
+    if (mprotect((void *)CODE_VA, CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC) < 0)
+        return err_set(e, -ENOTSUP, "this host lets programs have no code that is writable");
+    return 0;
+}
+
 u32 native_segment_limit(u16 sel)
 {
     u64 limit = 0;

@@ -12,6 +12,11 @@ int native_setup(struct err *e);
  * Single-threaded. */
 void native_run(const struct insn_case *c, struct insn_outcome *ret);
 
+/* For sequences of instructions: makes the code pages writable to programs, once; then runs what `code` holds (CODE_SIZE bytes) from c->s on
+ * to the next fault, INT3s included, and shows what the code pages hold in the end. Of the case only state, code_size and data count. */
+int native_code_writable(struct err *e);
+void native_run_code(const struct insn_case *c, const u8 *code, struct insn_outcome *ret, u8 *ret_code);
+
 /* The limit of a segment of the host's GDT, 0 if it has none that a program may see. */
 u32 native_segment_limit(u16 sel);
 

@@ -1,0 +1,167 @@
+/* Host, interpreter and translator: see seq_machines.h. */
+#include "seq_machines.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "compare.h"
+#include "cpu/cpuid.h"
+#include "native.h"
+
+#define STEPS_MAX 600
+#define HANG_SECONDS 4 /* of CPU time: then the translator is taken to loop */
+
+enum { INTERPRETER, TRANSLATOR, ENGINES };
+static struct insn_guest *guests[ENGINES][2]; /* long mode; legacy */
+static struct insn_guest *under_way;
+static u64 runs, runs_at_tick;
+
+/* What one machine made of a sequence. */
+struct end {
+    struct insn_outcome o;
+    u8 code[CODE_SIZE];
+};
+static struct end host, ours;
+
+static void on_tick(int sig)
+{
+    if (under_way && runs == runs_at_tick)
+        guest_interrupt(under_way);
+    runs_at_tick = runs;
+}
+
+static void watch(void)
+{
+    struct itimerval tick = {{HANG_SECONDS, 0}, {HANG_SECONDS, 0}};
+    struct sigaction sa = {.sa_handler = on_tick, .sa_flags = SA_RESTART | SA_ONSTACK};
+
+    sigaction(SIGVTALRM, &sa, NULL);
+    setitimer(ITIMER_VIRTUAL, &tick, NULL);
+}
+
+int seq_machines_setup(u32 stress, struct err *e)
+{
+    static const enum cpu_engine engines[] = {CPU_ENGINE_INTERP, CPU_ENGINE_JIT};
+    int r = 0;
+
+    for (int n = 0; n < 2 * ENGINES && !r; n++) {
+        struct insn_guest_config config = {.legacy = n & 1, .engine = engines[n / 2], .stress = stress | STRESS_HOT, .code_writable = true};
+
+        r = guest_create(&config, &guests[n / 2][n & 1], e);
+    }
+    if (!r)
+        r = native_setup(e);
+    if (!r)
+        r = native_code_writable(e);
+    for (int n = 0; n < 2 * ENGINES && !r; n++)
+        guest_set_cpu_number_limit(guests[n / 2][n & 1], native_segment_limit(SEL_CPU_NUMBER));
+    watch();
+    return r;
+}
+
+u64 seq_components(void)
+{
+    return guest_vcpu(guests[INTERPRETER][0])->group->model->xcr0_mask & 0xe7;
+}
+
+struct insn_guest *seq_guest(void)
+{
+    return guests[INTERPRETER][0];
+}
+
+void seq_forget_pages(void)
+{
+    for (int n = 0; n < 2 * ENGINES; n++)
+        guest_forget_pages(guests[n / 2][n & 1]);
+}
+
+static void run(int engine, bool legacy, const struct sequence *q)
+{
+    struct insn_guest *g = guests[engine][legacy];
+
+    runs++;
+    under_way = g;
+    guest_run_code(g, &q->c, q->code, engine == INTERPRETER ? STEPS_MAX : 0, &ours.o, ours.code);
+    under_way = NULL;
+}
+
+/* The instruction that ended the sequence stands for it where the comparison asks what was executed. */
+static void last_insn(const struct sequence *q, struct insn_case *c, struct decoded *d)
+{
+    u64 at;
+
+    *c = q->c;
+    c->s.rip = host.o.s.rip;
+    c->len = INSN_MAX;
+    memset(c->bytes, 0xcc, INSN_MAX);
+    at = case_code_at(c);
+    if (at < CODE_SIZE)
+        memcpy(c->bytes, host.code + at, MIN(CODE_SIZE - at, (u64)INSN_MAX));
+    case_decode(c, d);
+}
+
+static int compare_code(FILE *out)
+{
+    u32 n = 0;
+
+    if (!memcmp(host.code, ours.code, CODE_SIZE))
+        return 0;
+    while (host.code[n] == ours.code[n])
+        n++;
+    if (out)
+        fprintf(out, "  code    host %02x  ours %02x at %#llx\n", host.code[n], ours.code[n], (unsigned long long)CODE_VA + n);
+    return 1;
+}
+
+static int compare_ends(const struct sequence *q, bool legacy, const char *who, FILE *out)
+{
+    static struct insn_case c;
+    struct decoded d;
+    struct comparison k = {.c = &c, .d = &d, .host = &host.o, .ours = &ours.o, .components = seq_components(), .legacy = legacy};
+    int differences;
+
+    if (ours.o.vector == INSN_ASTRAY) {
+        if (out)
+            fprintf(out, " %s:\n  does not end\n", who);
+        return 1;
+    }
+    last_insn(q, &c, &d);
+    differences = compare(&k, NULL) + compare_code(NULL);
+    if (out && differences) {
+        fprintf(out, " %s:\n", who);
+        compare(&k, out);
+        compare_code(out);
+    }
+    return differences;
+}
+
+static bool at_end(const struct sequence *q)
+{
+    struct insn_case c = {.s = {.rip = host.o.s.rip - 1}};
+
+    memcpy(c.s.sel, q->c.s.sel, sizeof(c.s.sel));
+    return host.o.vector == EXC_BP && case_code_at(&c) == q->at[q->count];
+}
+
+/* The interpreter goes first: it can tell that a sequence would not end, which the host should not try. */
+struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out)
+{
+    static const char *const names[] = {"translator", "translator, again"};
+    struct seq_trial t = {.vector = INSN_ASTRAY};
+
+    run(INTERPRETER, legacy, q);
+    if (ours.o.vector == INSN_ASTRAY)
+        return t;
+    native_run_code(&q->c, q->code, &host.o, host.code);
+    t.vector = host.o.vector;
+    t.ended = at_end(q);
+    if (host.o.vector == INSN_ASTRAY)
+        return t;
+    t.differences = compare_ends(q, legacy, "interpreter", out);
+    for (int n = 0; n < 2; n++) {
+        run(TRANSLATOR, legacy, q);
+        t.differences += compare_ends(q, legacy, names[n], out);
+    }
+    return t;
+}

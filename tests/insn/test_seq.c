@@ -1,0 +1,240 @@
+/* Random sequences of instructions, three ways: on the host's CPU, on the interpreter, on the translator, which translates what it meets at once.
+ * Everything that a program can see must agree. See docs/CPU.md, "How it is checked".
+ *
+ * usage: test_seq [option]...
+ *   --bits LIST     kinds of code: 64, 32 (with commas); both if not given
+ *   --count N       sequences of each kind; 20000 if not given
+ *   --seed S        of the random numbers; the time if not given
+ *   --smc           sequences that change their own code
+ *   --faults        each memory operand of each sequence in turn is made to fault, in several ways
+ *   --stress LIST   the translator under stress: flush, evict, smc (with commas), as --stress of skerry run
+ *   --case N        just sequence N of the seed, which is shown
+ *   --fixed FILE    the sequences of a file instead of random ones
+ *   --failures N    how many failures to report before giving up; 5 if not given */
+#include "generate.h"
+#include "random.h"
+#include "seq_generate.h"
+#include "seq_machines.h"
+#include "seq_shrink.h"
+#include "seq_text.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXIT_SKIP 77
+#define VARIATIONS 2 /* other states for each sequence */
+
+static struct {
+    u64 count, seed, failures_max;
+    long long one; /* -1: all */
+    const char *bits, *fixed, *stress;
+    bool smc, faults;
+} options = {.count = 20000, .failures_max = 5, .one = -1, .bits = "64,32"};
+
+static u64 failures, sequences, runs, ended;
+
+static bool fails(void *ctx, const struct sequence *q)
+{
+    return seq_try(q, *(bool *)ctx, NULL).differences;
+}
+
+static void report(struct sequence *q, bool legacy)
+{
+    sequence_shrink(q, seq_components(), fails, &legacy);
+    sequence_print_assembly(stdout, q);
+    seq_try(q, legacy, stdout);
+    sequence_print(stdout, q, seq_components());
+    fflush(stdout);
+}
+
+/* One run; counts it. */
+static void check(const struct sequence *q, bool legacy, u64 number)
+{
+    static struct sequence copy;
+    struct seq_trial t = seq_try(q, legacy, NULL);
+
+    runs += t.vector != INSN_ASTRAY;
+    ended += t.ended;
+    if (!t.differences)
+        return;
+    failures++;
+    printf("%d-bit %ssequence %llu of seed %llu differs:\n", q->c.code_size * 8, legacy ? "legacy " : "", (unsigned long long)number,
+           (unsigned long long)options.seed);
+    copy = *q;
+    report(&copy, legacy);
+}
+
+/* Every memory operand that can be aimed, at places where it faults: absent, half absent, read-only, half read-only. */
+static void check_faults(const struct sequence *q, bool legacy, u64 number)
+{
+    static struct sequence copy;
+
+    for (int n = 0; n < q->count; n++) {
+        u32 size = q->piece[n].operand_size;
+        const u32 targets[] = {(u32)(DATA_VA + DATA_SIZE + 64), (u32)(DATA_VA - size / 2), (u32)(DATA_VA + DATA_WRITABLE + 64),
+                               (u32)(DATA_VA + DATA_WRITABLE - (size + 1) / 2)};
+
+        if (!q->piece[n].operand_at)
+            continue;
+        for (size_t m = 0; m < ARRAY_SIZE(targets); m++) {
+            copy = *q;
+            sequence_aim(&copy, n, targets[m]);
+            if (sequence_layout(&copy))
+                check(&copy, legacy, number);
+        }
+    }
+}
+
+static void check_all(struct sequence *q, struct rng *r, u64 number)
+{
+    bool legacy = q->c.code_size != 8 && number & 1;
+    struct insn_case before = q->c;
+
+    sequences++;
+    if (one_in(r, 8))
+        seq_forget_pages();
+    check(q, legacy, number);
+    for (int n = 0; n < VARIATIONS; n++) {
+        q->c = before;
+        seq_vary_state(q, r);
+        check(q, legacy, number);
+    }
+    q->c = before;
+    if (options.faults)
+        check_faults(q, legacy, number);
+}
+
+static int run_random(int bits, struct err *e)
+{
+    static struct seq_generator s;
+    static struct sequence q;
+    int r = seq_generator_setup(&s, bits / 8, options.seed, seq_components(), seq_guest(), e);
+
+    if (r)
+        return r;
+    s.smc = options.smc;
+    for (u64 n = 0; n < options.count && failures < options.failures_max; n++) {
+        u64 number = options.one >= 0 ? (u64)options.one : n;
+        struct rng rest;
+
+        seq_generate(&s, number, &q, &rest);
+        if (options.one >= 0)
+            sequence_print_assembly(stdout, &q);
+        check_all(&q, &rest, number);
+        if (options.one >= 0)
+            break;
+    }
+    seq_generator_free(&s);
+    return 0;
+}
+
+static int run_all_random(struct err *e)
+{
+    for (const char *p = options.bits; *p; p += strcspn(p, ","), p += *p == ',') {
+        int bits = atoi(p), r;
+
+        if (bits != 64 && bits != 32)
+            return err_set(e, -EINVAL, "--bits takes 64 and 32");
+        r = run_random(bits, e);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
+static int run_fixed(struct err *e)
+{
+    static struct sequence q;
+    static char line[65536];
+    FILE *f = fopen(options.fixed, "r");
+    int r = 0;
+
+    if (!f)
+        return err_set(e, -errno, "%s: %s", options.fixed, strerror(errno));
+    for (u64 n = 1; !r && fgets(line, sizeof(line), f); n++) {
+        if (line[0] == '#' || line[0] == '\n')
+            continue;
+        r = sequence_parse(line, seq_components(), &q, e);
+        if (r)
+            break;
+        sequences++;
+        check(&q, false, n);
+        if (q.c.code_size != 8)
+            check(&q, true, n);
+    }
+    fclose(f);
+    return r;
+}
+
+static bool stress_parse(const char *list, u32 *ret)
+{
+    static const struct { const char *name; u32 bit; } kinds[] = {{"flush", STRESS_FLUSH}, {"evict", STRESS_EVICT}, {"smc", STRESS_SMC}};
+
+    for (const char *p = list; p && *p; p += strcspn(p, ","), p += *p == ',') {
+        size_t n = 0;
+
+        while (n < ARRAY_SIZE(kinds) && (strlen(kinds[n].name) != strcspn(p, ",") || strncmp(p, kinds[n].name, strcspn(p, ","))))
+            n++;
+        if (n == ARRAY_SIZE(kinds))
+            return false;
+        *ret |= kinds[n].bit;
+    }
+    return true;
+}
+
+static bool parse(int argc, char **argv)
+{
+    static const struct option longs[] = {{"bits", 1, NULL, 'b'},   {"count", 1, NULL, 'n'},  {"seed", 1, NULL, 's'},
+                                          {"smc", 0, NULL, 'x'},    {"faults", 0, NULL, 'f'}, {"stress", 1, NULL, 'S'},
+                                          {"case", 1, NULL, 'c'},   {"fixed", 1, NULL, 'F'},  {"failures", 1, NULL, 'm'}, {0}};
+    int o;
+
+    options.seed = (u64)time(NULL) * 1000003 ^ (u64)getpid();
+    while ((o = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        switch (o) {
+        case 'b': options.bits = optarg; break;
+        case 'n': options.count = strtoull(optarg, NULL, 0); break;
+        case 's': options.seed = strtoull(optarg, NULL, 0); break;
+        case 'x': options.smc = true; break;
+        case 'f': options.faults = true; break;
+        case 'S': options.stress = optarg; break;
+        case 'c': options.one = atoll(optarg); break;
+        case 'F': options.fixed = optarg; break;
+        case 'm': options.failures_max = strtoull(optarg, NULL, 0); break;
+        default: return false;
+        }
+    }
+    return optind == argc;
+}
+
+int main(int argc, char **argv)
+{
+    struct err e;
+    u32 stress = 0;
+    int r;
+
+    if (!parse(argc, argv) || !stress_parse(options.stress, &stress)) {
+        fprintf(stderr, "usage: see the head of tests/insn/test_seq.c\n");
+        return 2;
+    }
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* what is shown is shown before a crash */
+    r = seq_machines_setup(stress, &e);
+    if (r) {
+        fprintf(stderr, "skipped: %s\n", e.text);
+        return EXIT_SKIP;
+    }
+    printf("seed %llu\n", (unsigned long long)options.seed);
+    r = options.fixed ? run_fixed(&e) : run_all_random(&e);
+    if (r) {
+        fprintf(stderr, "%s\n", e.text);
+        return 2;
+    }
+    printf("%llu sequences in %llu runs compared with the host, %llu runs to the end of the sequence, %llu differ (seed %llu)\n",
+           (unsigned long long)sequences, (unsigned long long)runs, (unsigned long long)ended, (unsigned long long)failures,
+           (unsigned long long)options.seed);
+    return failures ? 1 : 0;
+}
