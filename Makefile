@@ -4,7 +4,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/skerry
 GUEST ?= $(CACHE)/debian-bookworm
 RUN ?= --memory 1G --cpus 1 -p 2222:22
 
-.PHONY: all run test check san tsan bench fuzz soak fmt install clean
+.PHONY: all run test check programs san tsan bench fuzz soak fmt install clean
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
@@ -33,6 +33,12 @@ test:
 check: all
 	@tools/run-tests $(BUILD) --suite unit --suite insn
 
+# Real programs in a Debian guest, each of which must print what it prints on the host. CASES="node gcc" for some.
+programs:
+	@tools/install-deps build guest test
+	@$(MAKE) --no-print-directory all
+	@for cpus in 1 2; do tests/programs/programs.py $(BUILD)/skerry $$cpus $(CASES) || exit 1; done
+
 # All but the long boot tests under the address and undefined-behaviour sanitizers, and under the thread sanitizer (but for what has
 # one thread and compares itself with the host's silicon). The sanitizers' own memory is not the guest's fault.
 SAN_TESTS = --suite unit --suite guest --suite fuzz --suite cli
@@ -59,12 +65,13 @@ bench:
 fuzz:
 	@tools/run-fuzz $(T) $(or $(SECONDS),60)
 
-# Every fuzzer for a minute, and the whole suite again and again, to find what fails rarely. ROUNDS=20 by default.
+# Every fuzzer for a minute, real programs, and the whole suite again and again, to find what fails rarely. ROUNDS=20 by default.
 soak: all
 	@tools/run-fuzz all $(or $(SECONDS),60)
 	@for bits in 64 32 16; do $(BUILD)/tests/insn/test_insn --bits $$bits --count 3800000 || exit 1; done
 	@for how in '--count 4000000' '--count 1000000 --smc' '--count 200000 --faults' '--count 200000 --stress flush,evict,smc' \
 		'--count 200000 --smc --stress smc'; do $(BUILD)/tests/insn/test_seq $$how || exit 1; done
+	@$(MAKE) --no-print-directory programs
 	@tools/run-tests $(BUILD) --repeat $(or $(ROUNDS),20)
 
 fmt:

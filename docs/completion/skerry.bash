@@ -8,6 +8,7 @@ _skerry()
     else
         case $prev in
         --cpu-engine) words='auto interp jit kvm lockstep' ;;
+        --cpu-windows) words='auto off always' ;;
         --cpu-model) words='x86-64 x86-64-v2 x86-64-v3 x86-64-v4 host 486 pentium' ;;
         --net) words='user none' ;;
         --device) words='rng balloon virtio-console debugcon debug-exit pc-testdev pci-testdev' ;;
@@ -21,7 +22,7 @@ _skerry()
         if [ -z "$words" ] && [ "${cur#-}" != "$cur" ]; then
             case ${COMP_WORDS[1]} in
             run)
-                words='--kernel --initrd --append --disk --memory --cpus --cpu-engine --cpu-model --net --publish --serial
+                words='--kernel --initrd --append --disk --memory --cpus --cpu-engine --cpu-windows --cpu-model --net --publish --serial
                     --device --no-reboot --timeout --gdb --trace-insns --stress --profile --dump --dump-file --trace --help'
                 ;;
             image)

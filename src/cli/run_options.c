@@ -88,6 +88,11 @@ static int set_engine(void *ctx, const char *value, struct err *e)
     return name_choose(vm_engine_names, value, &((struct vm_config *)ctx)->engine, e);
 }
 
+static int set_windows(void *ctx, const char *value, struct err *e)
+{
+    return name_choose(vm_windows_names, value, &((struct vm_config *)ctx)->windows, e);
+}
+
 /* Copies the part of a value with attributes up to the next comma; two commas stand for one in a name. Returns what follows,
  * or NULL. */
 static const char *comma_part(const char *value, char *part, size_t size)
@@ -384,6 +389,9 @@ static const struct option_spec options[] = {
      "what runs the guest's code: auto (the default: kvm where\n"
      "a short trial shows that it is fast, else jit), interp,\n"
      "jit, kvm, or lockstep: jit checked against interp"},
+    {"cpu-windows", 0, "WHEN", set_windows,
+     "jit: whether guest programs reach memory through windows,\n"
+     "which is faster: auto (the default: busy ones), off, always"},
     {"cpu-model", 0, "NAME", set_model,
      "the CPU that the guest sees: x86-64-v2, x86-64-v3,\n"
      "x86-64-v4, host, 486, pentium; default: the best that\n"

@@ -5,10 +5,9 @@
 #include "cpu/exec_system.h"
 #include "cpu/lapic.h"
 #include "cpu/vcpu_trace.h"
+#include "cpu/window.h"
 
 #define CR0_WRITABLE (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
-#define CR3_NO_FLUSH (1ull << 63)
-#define CR3_PCID 0xfffull
 #define DR6_FIXED 0xffff0ff0ull
 #define DR6_WRITABLE 0xe00full
 #define DR7_FIXED 0x400ull
@@ -311,7 +310,23 @@ static void invlpg(struct vcpu *c, const struct insn *i)
         tlb_flush_page(c, gva);
 }
 
-/* One address, one PCID, or everything: the TLB holds the current address space only, so the rest is a flush. */
+/* One address of a PCID, all of it, everything, everything but global pages. */
+static void pcid_invalidate(struct vcpu *c, u64 type, u32 pcid, u64 gva)
+{
+    bool loaded = pcid == (c->s.cr4 & CR4_PCIDE ? c->s.cr3 & CR3_PCID : 0);
+
+    if (type >= 2) {
+        tlb_flush(c);
+    } else if (loaded && type == 0) {
+        tlb_flush_page(c, gva);
+    } else {
+        window_drop_pcid(c, pcid);
+        tlb_space_drop(c->tlb, pcid);
+        if (loaded)
+            tlb_flush_local(c);
+    }
+}
+
 static void invpcid(struct vcpu *c, const struct insn *i)
 {
     u64 type = code64(c) ? REG64(c, i->reg) : REG32(c, i->reg), pcid, gva, at;
@@ -327,10 +342,7 @@ static void invpcid(struct vcpu *c, const struct insn *i)
         raise_gp0(c);
     if (type == 0 && !canonical(gva))
         raise_gp0(c);
-    if (type == 0 && pcid == (c->s.cr4 & CR4_PCIDE ? c->s.cr3 & CR3_PCID : 0))
-        tlb_flush_page(c, gva);
-    else
-        tlb_flush(c);
+    pcid_invalidate(c, type, (u32)pcid, gva);
 }
 
 /* INVD, WBINVD: there are no caches to write back. */

@@ -56,23 +56,31 @@ static const struct range *range_of(const u8 *pc)
 
 static bool guest_trap(u64 trap)
 {
-    return trap == EXC_DE || trap == EXC_MF || trap == EXC_XM || trap == EXC_GP || trap == EXC_UD;
+    return trap == EXC_DE || trap == EXC_MF || trap == EXC_XM || trap == EXC_GP || trap == EXC_UD || trap == EXC_PF;
+}
+
+static bool redirect_translated(greg_t *gregs, const u8 *pc)
+{
+    struct jit_fault f = {.pc = pc, .frame = (u64)gregs[REG_RSP], .trap = (u64)gregs[REG_TRAPNO], .error = (u64)gregs[REG_ERR],
+                          .address = (u64)gregs[REG_CR2]};
+    const u8 *to = jit_fault(&f);
+
+    if (to)
+        gregs[REG_RIP] = (greg_t)(uintptr_t)to;
+    return to;
 }
 
 /* Redirects a fault at `pc`; false: it is not the guest's. */
 static bool redirect(greg_t *gregs, const u8 *pc)
 {
     const struct range *r = range_of(pc);
-    const u8 *to;
 
     if (!r)
         return false;
-    if (r->translated) {
-        to = jit_fault(pc, (u64)gregs[REG_RSP]);
-        if (to)
-            gregs[REG_RIP] = (greg_t)(uintptr_t)to;
-        return to;
-    }
+    if (r->translated)
+        return redirect_translated(gregs, pc);
+    if (gregs[REG_TRAPNO] == EXC_PF)
+        return false;
     gregs[REG_RDI] = gregs[REG_RSI];
     gregs[REG_RSI] = gregs[REG_TRAPNO];
     gregs[REG_RIP] = (greg_t)(uintptr_t)stub_faulted;

@@ -19,6 +19,7 @@
 #include "cpu/event.h"
 #include "cpu/insn_trace.h"
 #include "cpu/vector.h"
+#include "cpu/window.h"
 #include "cpu/world.h"
 #include "cpu/xstate.h"
 
@@ -126,11 +127,14 @@ u32 interp_code_mark(struct vcpu *c, const u8 *hva, u64 len)
         return version;
     if (c->group->count == 1) {
         tlb_protect_code(c, hva);
+        window_protect_code(c, c, hva);
         return version;
     }
     world_stop(c->group, c);
-    for (int n = 0; n < c->group->count; n++)
+    for (int n = 0; n < c->group->count; n++) {
         tlb_protect_code(c->group->vcpu[n], hva);
+        window_protect_code(c->group->vcpu[n], c, hva);
+    }
     world_go(c->group, c);
     return version;
 }

@@ -21,6 +21,7 @@
 #include "cpu/jit_x87.h"
 #include "cpu/vector.h"
 #include "cpu/vector_op.h"
+#include "cpu/window.h"
 #include "cpu/xstate.h"
 
 /* Instructions between two looks at what others want. */
@@ -69,14 +70,16 @@ static u32 jit_key(struct vcpu *c)
         key |= JIT_KEY_GS;
     if (!c->s.cpl)
         key |= JIT_KEY_RING0;
+    if (window_ready(c))
+        key |= JIT_KEY_WINDOW;
     return key;
 }
 
 static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
 {
     flags_before_writes(e, i);
-    if (i->may_leave && !(e->flags & FLAGS_RECIPE))
-        flags_save(e);
+    if (i->may_leave && !(e->flags & FLAGS_RECIPE) && !i->window)
+        flags_save(e); /* but a fault in a window leaves them in EFLAGS */
     switch (i->kind) {
     case JIT_SAME: emit_same(e, i); break;
     case JIT_NOTHING: break;
@@ -155,14 +158,15 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
 
 static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 {
-    struct jit_block *b = jit_block_find(c->jit, hva, key);
+    struct jit_block *b;
 
-    if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
-        return b;
-    if (!c->trial && !jit_stressed(c, STRESS_HOT) && !jit_hot(c->jit, hva)) {
+    if (!c->trial && !jit_stressed(c, STRESS_HOT) && !jit_hot(c->jit, hva)) { /* there is none: heat is forgotten with the blocks */
         c->jit->counters.interpreted[JIT_BLOCK_RARE]++;
         return NULL;
     }
+    b = jit_block_find(c->jit, hva, key);
+    if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
+        return b;
     vector_make_room(c);
     b = translate(c, hva, key);
     c->jit->counters.interpreted[JIT_BLOCK_CROSSING] += !b;
@@ -232,6 +236,7 @@ static void budget_settle(struct vcpu *c)
 
     c->retired += ran;
     c->jit->counters.retired += ran;
+    window_heat(c, ran);
 }
 
 /* Used up means less than a block may cost: what it did not use it gave back. */
@@ -339,7 +344,8 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     const u8 *resume = c->jit->code->exec + s->resume;
     const struct insn *i;
     u32 epoch = c->jit->epoch;
-    bool ext = jit_block_at(c->jit, s->block)->ext;
+    bool ext = jit_block_at(c->jit, s->block)->ext, windows = jit_block_at(c->jit, s->block)->key & JIT_KEY_WINDOW;
+    struct jit_touch touch;
 
     jit_x87_settle(c);
     if (s->kind == JIT_SITE_EXT_LOAD) {
@@ -355,11 +361,16 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     c->jit->counters.slow[i->mnemonic][s->kind]++;
     c->insn = c->block_first = i;
     c->block_end = i + 2; /* a handler that wants the block left makes it i + 1 */
+    jit_touch(c, i, &touch);
     i->fn(c, i);
     ext_settle(c);
+    if (unlikely(touch.count))
+        jit_touched(c, site, &touch);
     c->insn = NULL;
     if (i->ends_block && !s->resume)
         return NULL;
+    if (windows && c->window_state != WINDOW_ON)
+        c->block_end = i + 1; /* what it dropped is gone before other code runs */
     if (c->block_end != i + 2 || c->jit->epoch != epoch || __atomic_load_n(&c->attention, __ATOMIC_RELAXED)) {
         c->s.gpr[RIP] += i->ends_block ? 0 : i->len;
         if (code64(c))
@@ -376,7 +387,7 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
 
 void jit_flush(struct vcpu *c)
 {
-    jit_cache_flush(c->jit);
+    jit_cache_flush(c);
     jit_jumps_flush(c);
 }
 
@@ -412,11 +423,14 @@ int jit_create(struct vcpu *c, struct err *e)
 
     c->budget = whole_budget(c);
     r = jit_cache_create(c, e);
-    return r ? r : jit_jumps_create(c, e);
+    if (!r)
+        r = jit_jumps_create(c, e);
+    return r ? r : window_create(c, e);
 }
 
 void jit_free(struct vcpu *c)
 {
+    window_free(c);
     if (c->jit) {
         jit_counters_trace(c);
         jit_jumps_free(c);

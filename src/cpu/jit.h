@@ -22,8 +22,14 @@ void jit_group_free(struct vcpu_group *g);
 void jit_kick(struct vcpu *c);
 void jit_engine_flush(struct vcpu *c);
 
-/* Where a thread whose translated code at `pc` faulted goes on: in the slow path of that instruction. NULL: not ours. From a
- * signal handler; `frame` is RSP, which translated code keeps at its vCPU. */
-const u8 *jit_fault(const u8 *pc, u64 frame);
+/* A fault of the host in translated code. */
+struct jit_fault {
+    const u8 *pc;
+    u64 frame; /* RSP, which translated code keeps at its vCPU */
+    u64 trap, error; /* the exception's vector and error code */
+    u64 address; /* of a page fault */
+};
+/* Where the thread goes on: in the slow path of that instruction. NULL: not ours. From a signal handler. */
+const u8 *jit_fault(const struct jit_fault *f);
 
 #endif

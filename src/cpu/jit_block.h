@@ -64,6 +64,7 @@ enum {
     JIT_KEY_FS = 1 << 16,     /* FS, GS need segment checks */
     JIT_KEY_GS = 1 << 17,
     JIT_KEY_RING0 = 1 << 18,
+    JIT_KEY_WINDOW = 1 << 19, /* memory is reached through windows: see cpu/window.h */
 };
 
 #endif

@@ -13,16 +13,22 @@
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
 #include "cpu/jit_stress.h"
+#include "cpu/window.h"
 
-#define HOT 64 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
-#define HOT_SIZE MIB(12)
-#define COLD_SIZE MIB(7)
+#define HOT 16 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
 #define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
 #define COLD_BLOCK_MAX KIB(32)
-#define ARENA_SIZE MIB(8)
 #define ARENA_BLOCK_MAX KIB(1)
-#define SITES_MAX 200000u
-#define BLOCKS_MAX 80000u
+
+/* What the cache begins with. It doubles, up to GROWTH_MAX times that, when it is full of what has hardly run. */
+#define HOT_SIZE MIB(12)
+#define COLD_SIZE MIB(9)
+#define ARENA_SIZE MIB(8)
+#define SITES 200000u
+#define BLOCKS 80000u
+#define HASH_SIZE 65536u
+#define GROWTH_MAX 8u
+#define HARDLY 2000 /* instructions run for each that was translated */
 
 /* ---- life ---- */
 
@@ -37,6 +43,14 @@ static void lazy_free(void *p, u64 size)
 {
     if (p)
         munmap(p, size);
+}
+
+/* Gives back what is beyond the first of GROWTH_MAX equal parts, but for the page that the border is in. */
+static void lazy_shrink(void *p, u64 size)
+{
+    u64 from = ALIGN_UP(size, PAGE_SIZE);
+
+    madvise((u8 *)p + from, size * GROWTH_MAX - from, MADV_DONTNEED);
 }
 
 static void thunks_make(struct vcpu *c)
@@ -56,19 +70,21 @@ int jit_cache_create(struct vcpu *c, struct err *e)
     if (!j)
         return err_set(e, -ENOMEM, "vCPU %d: out of memory for translations", c->index);
     c->jit = j;
-    j->arena = lazy_memory(ARENA_SIZE);
-    j->site = lazy_memory(SITES_MAX * sizeof(*j->site));
-    j->blocks = lazy_memory(BLOCKS_MAX * sizeof(*j->blocks));
+    j->growth = 1;
+    j->arena = lazy_memory(ARENA_SIZE * GROWTH_MAX);
+    j->site = lazy_memory(SITES * GROWTH_MAX * sizeof(*j->site));
+    j->blocks = lazy_memory(BLOCKS * GROWTH_MAX * sizeof(*j->blocks));
+    j->hash = lazy_memory(HASH_SIZE * GROWTH_MAX * sizeof(*j->hash));
     j->emit = lazy_memory(sizeof(*j->emit));
     if (j->emit)
         j->emit->insn = lazy_memory(JIT_INSNS_MAX * sizeof(*j->emit->insn));
-    if (!j->arena || !j->site || !j->blocks || !j->emit || !j->emit->insn)
+    if (!j->arena || !j->site || !j->blocks || !j->hash || !j->emit || !j->emit->insn)
         return err_set(e, -ENOMEM, "vCPU %d: out of memory for translations", c->index);
-    r = code_cache_create(HOT_SIZE + COLD_SIZE, &j->code, e);
+    r = code_cache_create((HOT_SIZE + COLD_SIZE) * GROWTH_MAX, &j->code, e);
     if (r)
         return r;
     thunks_make(c);
-    jit_cache_flush(j);
+    jit_cache_flush(c);
     return host_fault_translator(j->code->exec, j->code->size, e);
 }
 
@@ -82,40 +98,73 @@ void jit_cache_free(struct vcpu *c)
     if (j->emit)
         lazy_free(j->emit->insn, JIT_INSNS_MAX * sizeof(*j->emit->insn));
     lazy_free(j->emit, sizeof(*j->emit));
-    lazy_free(j->blocks, BLOCKS_MAX * sizeof(*j->blocks));
-    lazy_free(j->site, SITES_MAX * sizeof(*j->site));
-    lazy_free(j->arena, ARENA_SIZE);
+    lazy_free(j->hash, HASH_SIZE * GROWTH_MAX * sizeof(*j->hash));
+    lazy_free(j->blocks, BLOCKS * GROWTH_MAX * sizeof(*j->blocks));
+    lazy_free(j->site, SITES * GROWTH_MAX * sizeof(*j->site));
+    lazy_free(j->arena, ARENA_SIZE * GROWTH_MAX);
     free(j);
     c->jit = NULL;
 }
 
-void jit_cache_flush(struct jit *j)
+static void mark_fill(struct vcpu *c)
 {
-    for (int n = 0; n < JIT_HASH_SIZE; n++)
+    c->jit->filled_retired = c->retired;
+    c->jit->filled_insns = c->jit->insns;
+}
+
+static void shrink_all(struct jit *j)
+{
+    code_cache_release(j->code, HOT_SIZE, HOT_SIZE * (GROWTH_MAX - 1));
+    code_cache_release(j->code, HOT_SIZE * GROWTH_MAX + COLD_SIZE, COLD_SIZE * (GROWTH_MAX - 1));
+    lazy_shrink(j->arena, ARENA_SIZE);
+    lazy_shrink(j->site, SITES * sizeof(*j->site));
+    lazy_shrink(j->blocks, BLOCKS * sizeof(*j->blocks));
+    lazy_shrink(j->hash, HASH_SIZE * sizeof(*j->hash));
+    j->growth = 1;
+}
+
+void jit_cache_flush(struct vcpu *c)
+{
+    struct jit *j = c->jit;
+
+    if (j->growth > 1)
+        shrink_all(j);
+    for (u32 n = 0; n < HASH_SIZE; n++)
         __atomic_store_n(&j->hash[n], NULL, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
     for (int n = 0; n < JIT_HEAT_SIZE / 8; n++) /* or what did not fit would all come back at once */
         __atomic_store_n((u64 *)j->heat + n, 0, __ATOMIC_RELAXED);
+    for (int n = 0; n < JIT_MISSES; n++)
+        __atomic_store_n(&j->misses[n], 0, __ATOMIC_RELAXED);
     j->arena_used = 16; /* 0: no link */
     j->site_count = 1; /* 0: no site */
     j->block_count = 0;
     j->hot_used = j->hot_start;
-    j->cold_used = HOT_SIZE;
+    j->cold_used = HOT_SIZE * GROWTH_MAX;
     j->epoch++;
     j->counters.flushes++;
+    mark_fill(c);
 }
 
 /* ---- blocks ---- */
 
-static u32 hash_slot(const u8 *hva)
+static struct jit_block **hash_slot(const struct jit *j, const u8 *hva)
 {
     u64 h = (u64)hva;
 
-    return (u32)(h ^ h >> 16) & (JIT_HASH_SIZE - 1);
+    return &j->hash[(u32)(h ^ h >> 16) & (HASH_SIZE * j->growth - 1)];
+}
+
+static void hash_insert(struct jit *j, struct jit_block *b)
+{
+    struct jit_block **slot = hash_slot(j, b->hva);
+
+    b->next = *slot;
+    *slot = b;
 }
 
 struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key)
 {
-    struct jit_block **link = &j->hash[hash_slot(hva)];
+    struct jit_block **link = hash_slot(j, hva);
 
     while (*link) {
         struct jit_block *b = *link;
@@ -141,9 +190,43 @@ bool jit_hot(struct jit *j, const u8 *hva)
 
 static bool room(const struct jit *j)
 {
-    return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE && j->site_count + JIT_INSNS_MAX * 3 <= SITES_MAX &&
-           j->block_count < BLOCKS_MAX && j->hot_used + HOT_BLOCK_MAX <= HOT_SIZE &&
-           j->cold_used + COLD_BLOCK_MAX <= HOT_SIZE + COLD_SIZE;
+    u32 g = j->growth;
+
+    return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE * g && j->site_count + JIT_INSNS_MAX * 3 <= SITES * g &&
+           j->block_count < BLOCKS * g && j->hot_used + HOT_BLOCK_MAX <= HOT_SIZE * g &&
+           j->cold_used + COLD_BLOCK_MAX <= HOT_SIZE * GROWTH_MAX + COLD_SIZE * g;
+}
+
+/* Whether forgetting would cost more than it is worth: what was translated since the cache grew or was emptied has hardly run. */
+static bool grow_wanted(const struct vcpu *c)
+{
+    const struct jit *j = c->jit;
+
+    return j->growth < GROWTH_MAX && c->retired - j->filled_retired < (j->insns - j->filled_insns) * HARDLY;
+}
+
+static void grow(struct vcpu *c)
+{
+    struct jit *j = c->jit;
+
+    for (u32 n = 0; n < HASH_SIZE * j->growth; n++)
+        __atomic_store_n(&j->hash[n], NULL, __ATOMIC_RELAXED);
+    j->growth *= 2;
+    for (u32 n = 0; n < j->block_count; n++)
+        hash_insert(j, j->blocks[n]);
+    mark_fill(c);
+}
+
+static void make_room(struct vcpu *c)
+{
+    if (jit_stressed(c, STRESS_EVICT) && c->jit->block_count >= JIT_STRESS_BLOCKS)
+        jit_flush(c);
+    if (room(c->jit))
+        return;
+    if (grow_wanted(c))
+        grow(c);
+    else
+        jit_flush(c);
 }
 
 static void *arena_take(struct jit *j, u64 size)
@@ -151,7 +234,7 @@ static void *arena_take(struct jit *j, u64 size)
     void *p = j->arena + j->arena_used;
 
     j->arena_used += ALIGN_UP(size, 16);
-    assert(j->arena_used <= ARENA_SIZE);
+    assert(j->arena_used <= ARENA_SIZE * j->growth);
     return p;
 }
 
@@ -160,8 +243,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
     struct jit *j = c->jit;
     struct jit_emit *e = j->emit;
 
-    if (!room(j) || (jit_stressed(c, STRESS_EVICT) && j->block_count >= JIT_STRESS_BLOCKS))
-        jit_flush(c);
+    make_room(c);
     e->c = c;
     e->j = j;
     e->b = arena_take(j, sizeof(*e->b));
@@ -173,6 +255,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
     e->cold = (struct x86_asm){.code = j->code->write + j->cold_used, .size = COLD_BLOCK_MAX,
                                .exec = j->code->exec + j->cold_used};
     e->code_size = (int)(key & JIT_KEY_SIZE);
+    e->windows = key & JIT_KEY_WINDOW;
     e->stubs = e->exits = 0;
     e->x87_offset = -1;
     return e;
@@ -190,9 +273,9 @@ struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e)
     b->sites = j->site_count - b->first_site;
     j->hot_used = (u32)ALIGN_UP(j->hot_used + e->hot.len, 16);
     j->cold_used += e->cold.len;
-    b->next = j->hash[hash_slot(b->hva)];
-    j->hash[hash_slot(b->hva)] = b;
+    hash_insert(j, b);
     j->blocks[j->block_count++] = b;
+    j->insns += b->insns;
     jit_count_block(&j->counters, e);
     return b;
 }
@@ -209,6 +292,11 @@ u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kin
 struct jit_site *jit_site_at(struct jit *j, u32 n)
 {
     return &j->site[n];
+}
+
+void jit_site_ends(struct jit_emit *e, struct jit_site *s)
+{
+    s->hot_len = (u16)(e->b->hot + e->hot.len - s->hot);
 }
 
 void jit_site_done(struct jit_emit *e, struct jit_site *s)
@@ -267,14 +355,29 @@ static struct jit_block *block_by_code(const struct jit *j, u32 hot)
     return low ? j->blocks[low - 1] : NULL;
 }
 
-const u8 *jit_fault(const u8 *pc, u64 frame)
+/* Whether a page fault is one that windows explain; and notes it. */
+static bool window_fault(struct vcpu *c, const struct jit_block *b, const struct jit_fault *f)
 {
-    struct vcpu *c = (struct vcpu *)frame;
-    struct jit_block *b = block_by_code(c->jit, (u32)(pc - c->jit->code->exec));
+    if (f->trap != EXC_PF)
+        c->window_fault = b->key & JIT_KEY_WINDOW && f->trap == EXC_GP ? WINDOW_FAULT_OTHER : 0;
+    else if (b->key & JIT_KEY_WINDOW && window_covers(c, f->address))
+        c->window_fault = f->error & 2 ? WINDOW_FAULT_WRITE : WINDOW_FAULT_READ;
+    else
+        return false;
+    c->window_fault_offset = (u16)(f->address & ~PAGE_MASK);
+    return true;
+}
 
-    for (u32 n = b ? b->first_site : 0; b && n < b->first_site + b->sites; n++) {
+const u8 *jit_fault(const struct jit_fault *f)
+{
+    struct vcpu *c = (struct vcpu *)f->frame;
+    u32 hot = (u32)(f->pc - c->jit->code->exec);
+    struct jit_block *b = block_by_code(c->jit, hot);
+
+    if (!b || !window_fault(c, b, f))
+        return NULL;
+    for (u32 n = b->first_site; n < b->first_site + b->sites; n++) {
         const struct jit_site *s = &c->jit->site[n];
-        u32 hot = (u32)(pc - c->jit->code->exec);
 
         if (hot >= s->hot && hot < s->hot + s->hot_len)
             return c->jit->code->exec + s->stub;

@@ -5,14 +5,18 @@
 #include "cpu/jit_counters.h"
 #include "jit/code_cache.h"
 
-#define JIT_HASH_SIZE 65536
-#define JIT_HEAT_SIZE 65536
+#define JIT_HEAT_SIZE 262144
 #define JIT_SLOW_INSNS 4096
+#define JIT_MISSES 16384 /* a power of two */
 
 struct jit {
     struct jit_counters counters;
     u64 stressed; /* how often jit_stress() was asked */
     struct code_cache *code;
+    struct jit_block **hash; /* by backing address */
+    u32 growth;              /* times the size that it began with */
+    u64 insns;               /* translated, ever; as it was when the cache was last emptied or grew … */
+    u64 filled_insns, filled_retired; /* … and how many had run */
     u8 *arena;               /* blocks, links, decoded instructions */
     struct jit_site *site;
     struct jit_emit *emit;   /* the block under way */
@@ -36,12 +40,12 @@ struct jit {
         struct insn insn;
     } slow_insn[JIT_SLOW_INSNS];
     _Alignas(8) u8 heat[JIT_HEAT_SIZE];  /* how often blocks without a translation were asked for, by a hash of their address */
-    struct jit_block *hash[JIT_HASH_SIZE];
+    u8 misses[JIT_MISSES]; /* faults that no window would have avoided, by a hash of the instruction's address */
 };
 
 int jit_cache_create(struct vcpu *c, struct err *e); /* c->jit */
 void jit_cache_free(struct vcpu *c);
-void jit_cache_flush(struct jit *j);
+void jit_cache_flush(struct vcpu *c);
 
 /* A fresh block with `key`; there is room for the largest. */
 struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key);
@@ -77,6 +81,21 @@ void jit_leave_by(struct vcpu *c, u32 link);
 
 /* jit.c: a new instruction budget, when translated code came back because there was none. */
 void jit_budget_refill(struct vcpu *c);
+
+/* jit_window.c: the pages that an instruction touches which a fault in a window brought to its slow path; found before its handler
+ * runs, as that may change registers, and mapped after it. None in `count` if it was no such fault. */
+struct jit_touch {
+    u64 gva[2];
+    int count;
+    bool write; /* what the fault was about */
+    bool hopeless; /* no mapping would have helped */
+    int faulted; /* which of them it was about */
+};
+void jit_touch(struct vcpu *c, const struct insn *i, struct jit_touch *t);
+void jit_touched(struct vcpu *c, u32 site, const struct jit_touch *t);
+
+/* jit_window.c: whether windows were of no use to the instruction that starts at hva. */
+bool jit_window_useless(const struct jit *j, const u8 *hva);
 
 /* jit.c: what the slow thunk calls. */
 const u8 *jit_slow(struct vcpu *c, u32 site);

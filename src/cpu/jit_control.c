@@ -219,6 +219,12 @@ void emit_fall_through(struct jit_emit *e, u32 offset)
     emit_goto(e, offset);
 }
 
+/* The access just emitted is the last that may fault for its site. Nothing comes back there: the block ends. */
+static void access_done(struct jit_emit *e)
+{
+    jit_site_ends(e, jit_site_at(e->j, e->stub[e->stubs - 1].site));
+}
+
 /* Pushes the address behind the instruction. */
 static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
 {
@@ -228,6 +234,7 @@ static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
     emit_check(e, i, (u32)size, true);
     emit_rip(&e->hot, T2, i->offset + i->zi.length, address_width(e));
     asm_rm(&e->hot, X86_STORE | address_width(e), T2, X86_AT(T1, 0));
+    access_done(e);
     asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, -size));
 }
 
@@ -247,6 +254,7 @@ static void emit_target(struct jit_emit *e, const struct jit_insn *i)
         emit_linear(e, i, &i->mem->mem);
         emit_check(e, i, e->code_size == 8 ? 8 : 4, false);
         asm_rm(&e->hot, X86_LOAD | address_width(e), T1, X86_AT(T1, 0));
+        access_done(e);
         return;
     }
     guest = register_offset(i->op[0].reg.value) / 8;
@@ -313,6 +321,7 @@ void emit_return(struct jit_emit *e, const struct jit_insn *i)
     emit_check(e, i, (u32)size, false);
     site = e->stub[e->stubs - 1].site;
     asm_rm(&e->hot, X86_LOAD | address_width(e), T1, X86_AT(T1, 0));
+    access_done(e);
     asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, size + more));
     miss = emit_jump_to_t1(e);
     miss->site = site;

@@ -49,6 +49,7 @@ struct jit_insn {
     bool may_leave;   /* for its slow path, or by a fault: the flags before it must be at hand */
     bool host_faults; /* may fault on the host where its guest would */
     bool vector, x87;
+    bool window;      /* its memory operands are reached through windows */
     u32 writes;        /* bit n: guest register n */
     bool flags_needed_after;
     bool flags_needed; /* the flags before it are looked at by somebody */
@@ -88,6 +89,7 @@ struct jit_emit {
     struct jit_block *b;
     struct x86_asm hot, cold;
     int code_size;
+    bool windows; /* JIT_KEY_WINDOW */
     u32 flags; /* FLAGS_*: where they are */
     struct jit_recipe recipe;
     struct jit_insn *insn;
@@ -120,6 +122,7 @@ void emit_recipe(struct x86_asm *a, const struct jit_recipe *r); /* to EFLAGS; u
 /* jit_memory.c */
 void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1; may use T2 */
 void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1 */
+void emit_add_base(struct jit_emit *e, int seg); /* of FS or GS, to the address in T1 */
 /* The address in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. */
 void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write);
 
@@ -164,6 +167,7 @@ bool jit_scan_one(struct jit_emit *e, u16 offset, const u8 *bytes);
 u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind);
 struct jit_site *jit_site_at(struct jit *j, u32 n);
 void jit_site_done(struct jit_emit *e, struct jit_site *s); /* its hot code ends, and goes on, here */
+void jit_site_ends(struct jit_emit *e, struct jit_site *s); /* … and nothing comes back */
 u32 jit_block_number(const struct jit *j, const struct jit_block *b);
 u32 jit_code_offset(const struct jit *j, const u8 *exec);
 u32 jit_link_new(struct jit *j, const struct jit_link *l);

@@ -6,6 +6,7 @@
 #include "cpu/jit_emit.h"
 
 #include "cpu/decode.h"
+#include "cpu/window.h"
 
 static int guest_register(ZydisRegister r)
 {
@@ -54,14 +55,26 @@ void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDec
     }
 }
 
+void emit_add_base(struct jit_emit *e, int seg)
+{
+    u32 wide = e->code_size == 8 ? X86_W : 0;
+    struct x86_mem base = X86_AT(HOST_VCPU, (s32)(offsetof(struct vcpu, lin_base) + (u32)seg * 8));
+
+    if (e->windows) { /* flags stay where they are */
+        asm_rm(&e->hot, X86_LOAD | X86_W, T2, base);
+        asm_rm(&e->hot, X86_LEA | wide, T1, (struct x86_mem){.base = T1, .index = T2});
+        return;
+    }
+    flags_clobber(e);
+    asm_rm(&e->hot, X86_ADD | wide, T1, base);
+}
+
 void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
 {
     emit_effective(e, i, mem);
     if (mem->segment != ZYDIS_REGISTER_FS && mem->segment != ZYDIS_REGISTER_GS)
         return;
-    flags_clobber(e);
-    asm_rm(&e->hot, X86_ADD | (e->code_size == 8 ? X86_W : 0), T1,
-           mem->segment == ZYDIS_REGISTER_FS ? VCPU_AT(lin_base[SEG_FS]) : VCPU_AT(lin_base[SEG_GS]));
+    emit_add_base(e, mem->segment == ZYDIS_REGISTER_FS ? SEG_FS : SEG_GS);
 }
 
 static struct x86_mem tlb_at(const struct jit_emit *e, size_t member)
@@ -73,10 +86,29 @@ static struct x86_mem tlb_at(const struct jit_emit *e, size_t member)
                             .disp = (s32)(tlb + offsetof(struct tlb, set) + (u64)set * sizeof(e->c->tlb->set[0]) + member)};
 }
 
+/* A page that is not in the window faults, and the slow path finds the flags where they are now. */
+static void emit_window(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct x86_asm *a = &e->hot;
+
+    asm_rorx(a, T2, T1, WINDOW_SHIFT, true);
+    asm_rr(a, X86_MOVZX8, T2, T2);
+    asm_rm(a, X86_LOAD | X86_W, T2, (struct x86_mem){.base = HOST_VCPU, .index = T2, .scale = 3,
+                                                     .disp = offsetof(struct vcpu, window_table)});
+    asm_rm(a, X86_LEA | X86_W, T1, (struct x86_mem){.base = T1, .index = T2});
+    e->stub[e->stubs++] = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)e->flags,
+                                            .recipe = e->recipe, .x87 = e->x87_offset};
+}
+
 void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write)
 {
     struct x86_asm *a = &e->hot;
     struct jit_stub *stub;
+
+    if (i->window) {
+        emit_window(e, i);
+        return;
+    }
 
     static_assert(sizeof(struct tlb_entry) == 1 << (PAGE_SHIFT - 7), "the shift below makes byte offsets");
     asm_rorx(a, T2, T1, 7, false);

@@ -382,12 +382,24 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
     place_back(e, rm, p.rm);
 }
 
+/* An instruction may fault at its memory operand when the flags are already where it wants them: in EFLAGS to be read, not in RAX
+ * if that is lent to it. */
+static void flags_in_place(struct jit_emit *e, const struct jit_insn *i, bool shuttle)
+{
+    if (i->reads_flags)
+        flags_to_host(e);
+    if (shuttle)
+        flags_free_rax(e);
+}
+
 void emit_same(struct jit_emit *e, const struct jit_insn *i)
 {
     bool shuttle = !accumulator_form(i) && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
     u32 site = 0;
 
-    if (i->host_faults && (shuttle || i->reads_flags))
+    if (i->window)
+        flags_in_place(e, i, shuttle);
+    else if (i->host_faults && (shuttle || i->reads_flags))
         flags_save_memory(e);
     if (i->mem) {
         emit_linear(e, i, &i->mem->mem);
@@ -562,11 +574,8 @@ void emit_moffs(struct jit_emit *e, const struct jit_insn *i)
     int rax = jit_host_register[RAX];
 
     asm_mov_imm64(&e->hot, T1, address);
-    if (mem->mem.segment == ZYDIS_REGISTER_FS || mem->mem.segment == ZYDIS_REGISTER_GS) {
-        flags_clobber(e);
-        asm_rm(&e->hot, X86_ADD | (e->code_size == 8 ? X86_W : 0), T1,
-               mem->mem.segment == ZYDIS_REGISTER_FS ? VCPU_AT(lin_base[SEG_FS]) : VCPU_AT(lin_base[SEG_GS]));
-    }
+    if (mem->mem.segment == ZYDIS_REGISTER_FS || mem->mem.segment == ZYDIS_REGISTER_GS)
+        emit_add_base(e, mem->mem.segment == ZYDIS_REGISTER_FS ? SEG_FS : SEG_GS);
     emit_check(e, i, size, store);
     if (size == 1)
         op = store ? X86_STORE8 : 0x8a | X86_BYTE;

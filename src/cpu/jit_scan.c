@@ -7,6 +7,7 @@
 #include "cpu/decode.h"
 #include "cpu/exec.h"
 #include "cpu/exec_system.h"
+#include "cpu/jit_cache.h"
 #include "cpu/vector_op.h"
 #include "cpu/xstate.h"
 
@@ -303,10 +304,28 @@ static void flags_backwards(struct jit_emit *e)
         e->insn[0].flags_needed = true;
 }
 
+/* Whether windows are the way to its operands: if it has any, and they were of use before. */
+static bool window_wanted(struct jit_emit *e, const struct jit_insn *i)
+{
+    switch (i->kind) {
+    case JIT_SAME:
+        if (!i->mem)
+            return false;
+        break;
+    case JIT_PUSH: case JIT_POP: case JIT_LEAVE: case JIT_CALL: case JIT_JMP_INDIRECT: case JIT_CALL_INDIRECT:
+    case JIT_RET:
+        break;
+    default: return false;
+    }
+    return e->windows && !jit_window_useless(e->j, (const u8 *)((u64)e->b->hva & PAGE_MASK) + i->offset);
+}
+
 static int scan_done(struct jit_emit *e, u64 bytes)
 {
     e->b->insns = (u16)e->count;
     e->b->bytes = (u16)bytes;
+    for (int n = 0; n < e->count; n++)
+        e->insn[n].window = window_wanted(e, &e->insn[n]);
     if (e->count)
         flags_backwards(e);
     return e->count;

@@ -3,7 +3,7 @@
  * 32-bit paging with PSE-36, PAE, and 4-level paging, with NX, WP, SMEP, SMAP and protection keys. Accessed and dirty
  * bits are set by compare-and-exchange in guest RAM, only for a translation that succeeds; if an entry changed
  * meanwhile, the walk starts again. Left out: 5-level paging, which no CPU model shows.
- * PCIDs are accepted; as the TLB holds one address space, a CR3 load flushes it whatever its bit 63. */
+ * What a CR3 load keeps of other PCIDs: tlb_space.c. */
 #include "base/trace.h"
 #include "cpu/access.h"
 #include "cpu/cpuid.h"
@@ -12,6 +12,7 @@
 #include "cpu/lapic.h"
 #include "cpu/lockstep.h"
 #include "cpu/tlb.h"
+#include "cpu/window.h"
 #include "cpu/xstate.h"
 
 #define PTE_P 1ull
@@ -365,6 +366,47 @@ struct tlb_entry *tlb_fill(struct vcpu *c, u64 gva, enum mmu_access access, int 
     return tlb_store(c, &w, gva, allowed, mmu);
 }
 
+/* What tlb_store would make a fast entry of. */
+static struct mmu_page peeked(struct vcpu *c, const struct walk *w, u64 gva)
+{
+    struct mmu_page page = {.large = w->shift > PAGE_SHIFT};
+    struct tlb_entry t;
+    u32 allowed = walk_allows(c, w, MMU_USER);
+    u64 kind = tag_kind(c, &t, w->gpa);
+
+    if (kind & TLB_MMIO || !(allowed & 1 << MMU_READ) || page_watched(c, gva))
+        return page;
+    page.hva = t.page;
+    page.write = allowed & 1 << MMU_WRITE && w->dirty && !kind && !code_lines_any(vcpu_memory(c), t.page);
+    return page;
+}
+
+/* Whether a translation may be used without a change of its entries. */
+static bool walk_settled(const struct walk *w)
+{
+    for (int n = 0; n < w->levels; n++)
+        if (!(w->value[n] & PTE_A))
+            return false;
+    return w->present && !w->reserved && !w->global;
+}
+
+void mmu_peek(struct vcpu *c, u64 gva, int count, struct mmu_page *page)
+{
+    struct walk w = {.shift = PAGE_SHIFT};
+    bool settled = false;
+
+    for (int n = 0; n < count; n++, gva += PAGE_SIZE) {
+        if (settled && w.shift > PAGE_SHIFT) {
+            w.gpa = (w.gpa & ~((1ull << w.shift) - 1)) | (gva & ((1ull << w.shift) - 1));
+            w.gpa = address_lines(c, w.gpa);
+        } else {
+            walk_start(c, &w, gva);
+            settled = walk_settled(&w);
+        }
+        page[n] = settled ? peeked(c, &w, gva) : (struct mmu_page){.hva = NULL};
+    }
+}
+
 bool mmu_translate_debug(struct vcpu *c, u64 gva, u64 *gpa)
 {
     struct walk w;
@@ -406,10 +448,10 @@ void mmu_load_cr3(struct vcpu *c, u64 cr3)
 
     if (c->s.cr0 & CR0_PG && c->s.cr4 & CR4_PAE && !long_mode(c))
         mmu_load_pdptes(c, cr3);
-    c->s.cr3 = cr3 & ~(1ull << 63);
+    c->s.cr3 = cr3 & ~CR3_NO_FLUSH;
     if (trace_on(MMU))
         ext_save(c);
     trace(MMU, "vcpu %d: CR3 %#llx", c->index, (unsigned long long)cr3);
-    tlb_space_load(c->tlb, pcids ? cr3 & (TLB_PCIDS - 1) : 0, pcids && cr3 >> 63);
-    tlb_flush_local(c);
+    tlb_space_load(c, pcids ? cr3 & CR3_PCID : 0, pcids && cr3 & CR3_NO_FLUSH);
+    window_cr3_loaded(c, cr3 >> 63);
 }

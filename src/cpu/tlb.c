@@ -2,17 +2,22 @@
 #include "cpu/tlb.h"
 
 #include "cpu/access.h"
+#include "cpu/window.h"
 
-/* `index` of the entry in its set. */
-static void tlb_entry_drop(struct tlb_entry *t, u64 index)
+void tlb_entry_drop(struct tlb_entry *t, u64 index)
 {
     t->read = t->write = t->fetch = tlb_slow(index << PAGE_SHIFT, TLB_INVALID);
 }
 
+void tlb_fetch_set(struct vcpu *c, u64 generation)
+{
+    c->tlb->fetch_generation = generation;
+    c->fetch_key = generation << 8 | (c->fetch_key & 0xff);
+}
+
 static void fetch_changed(struct vcpu *c)
 {
-    c->tlb->fetch_generation++;
-    c->fetch_key = (u64)c->tlb->fetch_generation << 8 | (c->fetch_key & 0xff);
+    tlb_fetch_set(c, ++c->tlb->fetch_generations);
 }
 
 static void bits_clear(u64 *bits, int words)
@@ -21,36 +26,34 @@ static void bits_clear(u64 *bits, int words)
         __atomic_store_n(&bits[n], 0, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
 }
 
-static bool bit_get(const u64 *bits, u64 n)
+/* The bit of a range of 2 MiB or 1 GiB, scattered: kernels have large pages for all memory, and drop others all the time. */
+static u32 large_bit(u64 range)
 {
-    return bits[n / 64 % (TLB_ENTRIES / 64)] >> (n % 64) & 1;
+    static_assert(TLB_LARGE_WORDS * 64 == 1 << (32 - 18), "as below");
+    return (u32)range * 0x9e3779b1u >> 18;
 }
 
-static void bit_set(u64 *bits, u64 n)
+#define GIANT_RANGE 0x40000000u /* sets numbers of ranges of 1 GiB apart from those of 2 MiB */
+
+static bool large_get(const struct tlb *tlb, u64 range)
 {
-    bits[n / 64 % (TLB_ENTRIES / 64)] |= 1ull << (n % 64);
+    return tlb->large_pages[large_bit(range) / 64] >> large_bit(range) % 64 & 1;
 }
 
-void tlb_space_load(struct tlb *tlb, u32 pcid, bool kept)
+static void large_set(struct tlb *tlb, u64 range)
 {
-    u64 *space = &tlb->space_of[pcid];
-
-    if (!kept || *space <= tlb->spaces_dropped)
-        *space = ++tlb->spaces;
-    tlb->space = *space;
+    tlb->large_pages[large_bit(range) / 64] |= 1ull << large_bit(range) % 64;
 }
 
-/* The loaded space gets a new number, others will when they are loaded. */
-static void spaces_drop(struct vcpu *c)
+static u32 loaded_pcid(const struct vcpu *c)
 {
-    c->tlb->spaces_dropped = c->tlb->spaces;
-    tlb_space_load(c->tlb, c->s.cr4 & CR4_PCIDE ? c->s.cr3 & (TLB_PCIDS - 1) : 0, false);
+    return c->s.cr4 & CR4_PCIDE ? (u32)(c->s.cr3 & CR3_PCID) : 0;
 }
 
 void tlb_init(struct vcpu *c)
 {
     c->tlb->fetch_generation = 0;
-    spaces_drop(c);
+    tlb_spaces_drop(c->tlb, 0);
     for (int set = 0; set < MMU_SETS; set++) {
         c->tlb->filled[set] = 0;
         for (int i = 0; i < TLB_ENTRIES; i++) {
@@ -85,15 +88,20 @@ static void page_gone(struct tlb *tlb, u64 gva)
         tlb->gone++;
 }
 
-void tlb_flush(struct vcpu *c)
+static void flush(struct vcpu *c)
 {
     for (int set = 0; set < MMU_SETS; set++)
         set_flush(c->tlb, set, true);
-    bits_clear(c->tlb->large_pages, TLB_ENTRIES / 64);
-    c->tlb->giant_pages = 0;
+    bits_clear(c->tlb->large_pages, TLB_LARGE_WORDS);
     c->tlb->jump_generation++;
-    spaces_drop(c);
+    tlb_spaces_drop(c->tlb, loaded_pcid(c));
     fetch_changed(c);
+}
+
+void tlb_flush(struct vcpu *c)
+{
+    window_drop_all(c);
+    flush(c);
 }
 
 void tlb_flush_local(struct vcpu *c)
@@ -105,38 +113,42 @@ void tlb_flush_local(struct vcpu *c)
 
 void tlb_flush_page(struct vcpu *c, u64 gva)
 {
+    window_drop_page(c, loaded_pcid(c), gva);
     /* entries are 4 KiB pieces, and any address of a large page asks for all of its */
-    if (bit_get(c->tlb->large_pages, gva >> 21) || c->tlb->giant_pages >> (gva >> 30 & 63) & 1) {
-        tlb_flush(c);
+    if (large_get(c->tlb, gva >> 21) || large_get(c->tlb, gva >> 30 ^ GIANT_RANGE)) {
+        flush(c); /* windows know better what they have */
         return;
     }
     for (int set = 0; set < MMU_SETS; set++)
         tlb_entry_drop(tlb_entry(c, set, gva), gva >> PAGE_SHIFT & (TLB_ENTRIES - 1));
     page_gone(c->tlb, gva);
+    tlb_away_refetch(c->tlb); /* it may be a global one */
     fetch_changed(c);
 }
 
 void tlb_note_large(struct tlb *tlb, u64 gva, int shift)
 {
     if (shift > 22) {
-        tlb->giant_pages |= 1ull << (gva >> 30 & 63);
+        large_set(tlb, gva >> 30 ^ GIANT_RANGE);
         return;
     }
-    bit_set(tlb->large_pages, gva >> 21);
+    large_set(tlb, gva >> 21);
     if (shift == 22) /* 4 MiB: two of the ranges */
-        bit_set(tlb->large_pages, gva >> 21 ^ 1);
+        large_set(tlb, gva >> 21 ^ 1);
+}
+
+void tlb_entry_protect_code(struct tlb_entry *t, u64 page)
+{
+    if (!(t->write & (TLB_INVALID | TLB_MMIO)) && (u64)t->page == page)
+        t->write = tlb_slow(tlb_page(t->write), (t->write & ~PAGE_MASK) | TLB_CODE);
 }
 
 void tlb_protect_code(struct vcpu *c, const u8 *hva)
 {
     u64 page = (u64)hva & PAGE_MASK;
 
-    for (int set = 0; set < MMU_SETS; set++) {
-        for (int n = 0; n < c->tlb->filled[set]; n++) {
-            struct tlb_entry *t = &c->tlb->set[set][c->tlb->fill[set][n]];
-
-            if (!(t->write & (TLB_INVALID | TLB_MMIO)) && (u64)t->page == page)
-                t->write = tlb_slow(tlb_page(t->write), (t->write & ~PAGE_MASK) | TLB_CODE);
-        }
-    }
+    for (int set = 0; set < MMU_SETS; set++)
+        for (int n = 0; n < c->tlb->filled[set]; n++)
+            tlb_entry_protect_code(&c->tlb->set[set][c->tlb->fill[set][n]], page);
+    tlb_away_protect_code(c->tlb, page);
 }

@@ -9,7 +9,10 @@
 #include "cpu/vcpu_state.h"
 
 #define TLB_ENTRIES 1024 /* a set; direct-mapped */
+#define CR3_NO_FLUSH (1ull << 63) /* in what is loaded, with CR4.PCIDE */
+#define CR3_PCID 0xfffull
 #define TLB_GONE 8
+#define TLB_LARGE_WORDS 256
 #define TLB_PCIDS 4096
 
 /* Which set an access uses. */
@@ -43,8 +46,24 @@ struct tlb_origin {
     bool listed; /* in tlb.fill */
 };
 
+#define TLB_SPACES_AWAY 6    /* address spaces that are not loaded, and whose entries are kept … */
+#define TLB_AWAY_ENTRIES 512 /* … up to so many */
+
+struct tlb_away {
+    u64 space, fetch_generation; /* as they were; 0: none */
+    u64 left;                    /* when, in switches */
+    u16 pcid, count;
+    struct tlb_kept {
+        struct tlb_entry entry;
+        u64 gpa;
+        u16 index;
+        u8 set;
+    } kept[TLB_AWAY_ENTRIES];
+};
+
 struct tlb {
-    u32 fetch_generation; /* raised whenever a fetch translation may have changed; keys the block cache's fast lookup */
+    u64 fetch_generation; /* another one whenever a fetch translation may have changed; keys the block cache's fast lookup */
+    u64 fetch_generations; /* how many were given away */
     u32 jump_generation;  /* raised when everything was dropped */
     u32 gone;             /* pages dropped since somebody set this to 0; more than TLB_GONE: not all are listed … */
     u64 gone_page[TLB_GONE]; /* … here, their numbers */
@@ -52,13 +71,23 @@ struct tlb {
     u64 spaces;           /* the last number that was given away */
     u64 space_of[TLB_PCIDS]; /* by PCID; of no use if not above … */
     u64 spaces_dropped;   /* … the last that was given away when everything was dropped */
-    u64 large_pages[TLB_ENTRIES / 64]; /* bit n: there may be a piece of a large page in a 2 MiB range whose number ends in n */
-    u64 giant_pages;      /* the same for pages larger than that: bit n for 1 GiB ranges */
+    u64 switches;         /* of spaces */
+    u16 pcid;             /* of the space that is loaded */
+    u64 large_pages[TLB_LARGE_WORDS]; /* bits by a hash: there may be a piece of a large page in a range of 2 MiB or 1 GiB */
     u16 filled[MMU_SETS]; /* how many entries of a set are in use; a flush visits just those */
     u16 fill[MMU_SETS][TLB_ENTRIES]; /* which */
     struct tlb_entry set[MMU_SETS][TLB_ENTRIES];
     struct tlb_origin origin[MMU_SETS * TLB_ENTRIES]; /* in the order of set[][] */
+    struct tlb_away away[TLB_SPACES_AWAY];
 };
+
+/* Makes an entry miss; `index` is its place in its set. */
+void tlb_entry_drop(struct tlb_entry *t, u64 index);
+/* Its writes take the slow path from now on, if they are to the RAM page at `page` of this process. */
+void tlb_entry_protect_code(struct tlb_entry *t, u64 page);
+/* Sets fetch_generation, and what depends on it. */
+void tlb_fetch_set(struct vcpu *c, u64 generation);
+
 
 /* The tag for `page` whose accesses are slow for the reasons given; none: the page itself. */
 static inline u64 tlb_slow(u64 page, u64 reasons)
@@ -89,11 +118,17 @@ static inline u8 *tlb_hva(const struct tlb_entry *t, u64 gva)
 
 void tlb_init(struct vcpu *c);                /* once, before any use */
 void tlb_flush(struct vcpu *c);               /* everything */
-void tlb_flush_local(struct vcpu *c);         /* all but global pages */
+void tlb_flush_local(struct vcpu *c);         /* all but global pages, of the loaded address space */
 void tlb_flush_page(struct vcpu *c, u64 gva); /* one page, all sets; large pages: everything that may share it */
 
-/* Another address space is loaded, that of `pcid`; `kept`: with the translations that were known of it. Sets tlb.space only. */
-void tlb_space_load(struct tlb *tlb, u32 pcid, bool kept);
+/* tlb_space.c. Another address space is loaded, that of `pcid`; `kept`: with the translations that were known of it. */
+void tlb_space_load(struct vcpu *c, u32 pcid, bool kept);
+/* The translations of one space, of all, are good no more, `pcid` being loaded: new numbers, which leaves the TLB as it is. */
+void tlb_space_drop(struct tlb *tlb, u32 pcid);
+void tlb_spaces_drop(struct tlb *tlb, u32 pcid);
+/* The parts of tlb_flush_page and tlb_protect_code for spaces that are not loaded. */
+void tlb_away_refetch(struct tlb *tlb);
+void tlb_away_protect_code(struct tlb *tlb, u64 page);
 
 /* A piece of a page of 2^shift bytes is in the TLB. */
 void tlb_note_large(struct tlb *tlb, u64 gva, int shift);
@@ -109,6 +144,15 @@ struct tlb_entry *tlb_fill(struct vcpu *c, u64 gva, enum mmu_access access, int 
 
 /* Raises #GP(0) or #SS(0) unless all of [gva, gva+size) is canonical, where that is asked for. */
 void mmu_check_canonical(struct vcpu *c, u64 gva, u32 size);
+
+/* What the page tables say of a page for reads and writes at CPL 3 that need no slow path: nothing, or where it is. */
+struct mmu_page {
+    u8 *hva;    /* NULL: every access needs it */
+    bool write; /* writes do not */
+    bool large; /* it is a piece of a large page */
+};
+/* Looks at `count` pages from gva on, all below a multiple of 2 MiB. No side effects. Pages that are global are left out. */
+void mmu_peek(struct vcpu *c, u64 gva, int count, struct mmu_page *page);
 
 /* A walk for debuggers: gpa of gva, no side effects, no permission checks. False when not mapped. */
 bool mmu_translate_debug(struct vcpu *c, u64 gva, u64 *gpa);

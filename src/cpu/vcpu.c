@@ -74,7 +74,7 @@ void vcpu_mode_update(struct vcpu *c)
     c->stack_mask = code64(c) ? ~0ull : c->s.seg_attr[SEG_SS] & SEG_DB ? 0xffffffff : 0xffff;
     c->mmu_index = (u8)mmu_set_for(c, c->s.cpl);
     mode_update_segments(c);
-    c->fetch_key = (u64)c->tlb->fetch_generation << 8 | (c->s.cpl == 3) << 4 | c->code_size;
+    c->fetch_key = c->tlb->fetch_generation << 8 | (c->s.cpl == 3) << 4 | c->code_size;
 }
 
 static void segments_reset(struct vcpu *c)

@@ -14,6 +14,8 @@
 
 enum cpu_engine { CPU_ENGINE_AUTO, CPU_ENGINE_INTERP, CPU_ENGINE_JIT, CPU_ENGINE_KVM, CPU_ENGINE_LOCKSTEP };
 
+enum cpu_windows { CPU_WINDOWS_AUTO, CPU_WINDOWS_OFF, CPU_WINDOWS_ALWAYS }; /* see cpu/window.h; auto: of busy address spaces */
+
 struct cpu_model_name {
     char text[256]; /* "host", "x86-64-v3,-x2apic", …; empty: the best that the host can back; see cpu_model_switches.h */
 };
@@ -48,6 +50,7 @@ enum vcpu_stress {
 struct vcpu_group_config {
     int count; /* 1 to VCPUS_MAX */
     enum cpu_engine engine;
+    enum cpu_windows windows;
     struct cpu_model_name model;
     struct guest_memory *mem;
     const struct clock *clock;

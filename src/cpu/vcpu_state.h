@@ -107,6 +107,7 @@ struct tlb;
 struct vector_stubs;
 struct jit;
 struct jit_jumps;
+struct windows;
 struct trial;
 
 /* Why a vCPU must leave the fast loop; bits of `attention`, set from any thread. */
@@ -118,6 +119,9 @@ enum {
     ATTN_FLUSH = 16,    /* forget translations (map changed) */
     ATTN_CODE = 32,     /* guest code was overwritten: forget what leads to it */
 };
+
+enum { WINDOW_OFF, WINDOW_UNKNOWN, WINDOW_ON }; /* OFF: not in this address space; UNKNOWN: window_enter() finds out */
+enum { WINDOW_FAULT_READ = 1, WINDOW_FAULT_WRITE, WINDOW_FAULT_OTHER };
 
 #define VCPU_ENGINE_ROOM KIB(512)
 #define VCPU_BELOW KIB(64) /* free memory below a vCPU: a stack for signal frames while RSP points at it */
@@ -157,6 +161,14 @@ struct vcpu {
     struct jit_jumps *jumps; /* in engine_room */
     struct trial *trial; /* engine lockstep: see cpu/lockstep.h; else NULL */
     void *engine_room;   /* VCPU_ENGINE_ROOM bytes within 2 GiB of this, zeroed, page-aligned: for generated code's tables */
+
+    /* windows on user pages: see cpu/window.h */
+    u64 window_table[256];
+    u8 window_state;     /* WINDOW_* */
+    u8 window_fault;     /* a signal brought an instruction to its slow path: WINDOW_FAULT_* */
+    u16 window_fault_offset; /* where in its page */
+    struct windows *windows; /* NULL: none */
+
     struct lapic *lapic;
     struct kvm_vcpu *kvm; /* under the KVM engine */
 

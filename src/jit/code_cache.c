@@ -2,6 +2,7 @@
 #include "jit/code_cache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,11 @@ u8 *code_cache_alloc(struct code_cache *cc, u64 len, const u8 **exec)
     cc->used = ALIGN_UP(at + len, CODE_ALIGN);
     *exec = cc->exec + at;
     return cc->write + at;
+}
+
+void code_cache_release(struct code_cache *cc, u64 at, u64 len)
+{
+    fallocate(cc->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)len); /* if it fails, it stays */
 }
 
 void code_cache_reset(struct code_cache *cc)

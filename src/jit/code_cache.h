@@ -17,6 +17,9 @@ void code_cache_free(struct code_cache *cc); /* NULL is fine */
 /* Room for `len` bytes, 16-byte aligned: the writable pointer, and where it will execute. NULL when full. */
 u8 *code_cache_alloc(struct code_cache *cc, u64 len, const u8 **exec);
 
+/* Gives the memory of [at, at + len) back; it reads as zeros from then on. Page-aligned. */
+void code_cache_release(struct code_cache *cc, u64 at, u64 len);
+
 /* Forgets everything; the caller knows that nothing is executing in it. */
 void code_cache_reset(struct code_cache *cc);
 

@@ -77,6 +77,7 @@ static int cpus_create(struct machine *m, struct err *e)
         .count = m->config.cpu_count,
         .engine = m->config.engine,
         .stress = m->config.stress,
+        .windows = m->config.windows,
         .model = m->config.model,
         .insn_trace = m->config.insn_trace,
         .profile = m->config.profile,

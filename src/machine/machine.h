@@ -31,6 +31,7 @@ struct machine_config {
     int cpu_count;
     enum cpu_engine engine;
     u32 stress; /* enum vcpu_stress: what --stress named */
+    enum cpu_windows windows;
     struct cpu_model_name model; /* what --cpu-model named */
     const struct insn_trace_config *insn_trace; /* of cpu/insn_trace.h, the caller's; NULL: none */
     const struct jit_profile_config *profile;   /* of cpu/jit_profile.h, the caller's; NULL: none */

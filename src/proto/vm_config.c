@@ -8,6 +8,7 @@
 
 const char *const vm_engine_names[] = {"auto", "interp", "jit", "kvm", "lockstep", NULL};
 const char *const vm_stress_names[] = {"hot", "flush", "evict", "smc", NULL};
+const char *const vm_windows_names[] = {"auto", "off", "always", NULL};
 const char *const vm_disk_format_names[] = {"auto", "raw", "qcow2", NULL};
 const char *const vm_console_kind_names[] = {"none", "stdio", "file", NULL};
 const char *const vm_gdb_arch_names[] = {"auto", "i386", "x86-64", NULL};
@@ -22,6 +23,7 @@ static const struct json_field config_fields[] = {
     FIELD(struct vm_config, cpus, INT, 1, VM_CPUS_MAX),
     FIELD_NAME(struct vm_config, engine, vm_engine_names),
     FIELD(struct vm_config, stress, U32, 0, (1u << VM_STRESS_COUNT) - 1),
+    FIELD_NAME(struct vm_config, windows, vm_windows_names),
     FIELD(struct vm_config, cpu_model, TEXT, 0, VM_MODEL_MAX),
     FIELD(struct vm_config, kernel, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, initrd, TEXT, 0, VM_TEXT_MAX),

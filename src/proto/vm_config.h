@@ -18,12 +18,13 @@
 
 enum vm_engine { VM_ENGINE_AUTO, VM_ENGINE_INTERP, VM_ENGINE_JIT, VM_ENGINE_KVM, VM_ENGINE_LOCKSTEP };
 enum vm_stress { VM_STRESS_HOT, VM_STRESS_FLUSH, VM_STRESS_EVICT, VM_STRESS_SMC, VM_STRESS_COUNT };
+enum vm_windows { VM_WINDOWS_AUTO, VM_WINDOWS_OFF, VM_WINDOWS_ALWAYS };
 enum vm_disk_format { VM_DISK_AUTO, VM_DISK_RAW, VM_DISK_QCOW2 };
 enum vm_gdb_arch { VM_GDB_AUTO, VM_GDB_I386, VM_GDB_X86_64 };
 enum vm_console_kind { VM_CONSOLE_NONE, VM_CONSOLE_STDIO, VM_CONSOLE_FILE };
 
 /* What their members are called on the command line and on the wire; NULL ends each list. */
-extern const char *const vm_engine_names[], *const vm_stress_names[], *const vm_disk_format_names[], *const vm_console_kind_names[],
+extern const char *const vm_engine_names[], *const vm_stress_names[], *const vm_windows_names[], *const vm_disk_format_names[], *const vm_console_kind_names[],
     *const vm_gdb_arch_names[];
 
 /* The index of `name` in such a list, or -1. */
@@ -53,6 +54,7 @@ struct vm_config {
     int cpus;
     unsigned engine; /* enum vm_engine */
     u32 stress;      /* bit n: the kind n of enum vm_stress, for the translator */
+    unsigned windows; /* enum vm_windows */
     char *cpu_model; /* NULL: the best that the host can back */
     char *kernel, *initrd, *append; /* NULL: none */
     struct vm_disk disk[VM_DISKS_MAX];

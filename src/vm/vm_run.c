@@ -90,6 +90,11 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
         [VM_ENGINE_KVM] = CPU_ENGINE_KVM,
         [VM_ENGINE_LOCKSTEP] = CPU_ENGINE_LOCKSTEP,
     };
+    static const enum cpu_windows windows[] = {
+        [VM_WINDOWS_AUTO] = CPU_WINDOWS_AUTO,
+        [VM_WINDOWS_OFF] = CPU_WINDOWS_OFF,
+        [VM_WINDOWS_ALWAYS] = CPU_WINDOWS_ALWAYS,
+    };
 
     static const u32 stresses[] = {
         [VM_STRESS_HOT] = STRESS_HOT, [VM_STRESS_FLUSH] = STRESS_FLUSH, [VM_STRESS_EVICT] = STRESS_EVICT, [VM_STRESS_SMC] = STRESS_SMC};
@@ -98,6 +103,7 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
         .machine = {.ram_size = c->memory,
                     .cpu_count = c->cpus,
                     .engine = engines[c->engine],
+                    .windows = windows[c->windows],
                     .no_reboot = c->no_reboot,
                     .timeout_ns = c->timeout_ms * 1000000,
                     .loop = r->loop,

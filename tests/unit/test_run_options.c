@@ -30,7 +30,7 @@ static void options_reach_the_configuration(void **unused)
     struct vm_config c;
     struct err e;
     static const char line[] = "--kernel vmlinuz --initrd=i --append root=/dev/vda --memory 2G --cpus 4 --net none "
-                               "--cpu-engine interp --cpu-model x86-64-v3 --serial none --no-reboot --timeout 1.25 "
+                               "--cpu-engine interp --cpu-windows off --cpu-model x86-64-v3 --serial none --no-reboot --timeout 1.25 "
                                "--trace guest,pit --dump guest,host --dump-file d --stress hot,smc --profile p";
 
     assert_int_equal(parse(line, &c, &e), 0);
@@ -40,6 +40,7 @@ static void options_reach_the_configuration(void **unused)
     assert_int_equal(c.memory, GIB(2));
     assert_int_equal(c.cpus, 4);
     assert_int_equal(c.engine, VM_ENGINE_INTERP);
+    assert_int_equal(c.windows, VM_WINDOWS_OFF);
     assert_string_equal(c.cpu_model, "x86-64-v3");
     assert_false(c.net);
     assert_int_equal(c.serial.kind, VM_CONSOLE_NONE);

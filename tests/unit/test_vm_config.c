@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 static const char *const all_keys =
-    "{\"memory\":1073741824,\"cpus\":16,\"engine\":\"interp\",\"stress\":5,\"cpu_model\":\"host\",\"kernel\":\"k\",\"initrd\":\"i\","
+    "{\"memory\":1073741824,\"cpus\":16,\"engine\":\"interp\",\"stress\":5,\"windows\":\"always\",\"cpu_model\":\"host\",\"kernel\":\"k\",\"initrd\":\"i\","
     "\"append\":\"a b\",\"net\":true,\"debug_exit\":true,\"pc_testdev\":true,\"pci_testdev\":true,\"rng\":true,\"balloon\":true,\"no_reboot\":true,"
     "\"timeout_ms\":1500,\"trace\":\"pit,irq\",\"dump\":\"guest\",\"dump_file\":\"d\",\"profile\":\"f\",\"trace_insns\":\"t\",\"trace_insns_from\":5,\"trace_insns_count\":6,\"trace_insns_regs\":true,\"gdb\":\":1234\",\"gdb_wait\":true,\"gdb_arch\":\"i386\","
     "\"disks\":[{\"path\":\"d0\",\"format\":\"qcow2\",\"readonly\":true,\"snapshot\":false,\"serial\":\"s\"},"
@@ -36,6 +36,7 @@ static void every_key_round_trips(void **unused)
     assert_int_equal(c.memory, GIB(1));
     assert_int_equal(c.cpus, 16);
     assert_int_equal(c.engine, VM_ENGINE_INTERP);
+    assert_int_equal(c.windows, VM_WINDOWS_ALWAYS);
     assert_string_equal(c.append, "a b");
     assert_int_equal(c.disk_count, 2);
     assert_int_equal(c.disk[0].format, VM_DISK_QCOW2);

@@ -1,0 +1,90 @@
+/* Inside the windows: which pages an address space has mapped, and in which reservations. See cpu/window.h. */
+#ifndef CPU_WINDOW_MAP_H
+#define CPU_WINDOW_MAP_H
+#include "cpu/window.h"
+
+#define WINDOW_SIZE (1ull << WINDOW_SHIFT)
+#define WINDOW_GUARD GIB(2)   /* on both sides: displacements from a looked-up base reach so far */
+#define WINDOW_SPACES 8       /* of a vCPU */
+#define WINDOW_SPACE_SLOTS 6  /* of a space: a program, its heap, its libraries and its stack take two to four */
+#define WINDOW_RESERVATIONS 24 /* of a vCPU, at most */
+#define WINDOW_CHUNKS 8192    /* of a vCPU; the first is none */
+#define WINDOW_CHUNK_PAGES 64
+#define WINDOW_CHUNK_SIZE (WINDOW_CHUNK_PAGES * PAGE_SIZE)
+#define WINDOW_HASH 2048
+#define WINDOW_DOOMED 32
+#define WINDOW_NO_CR3 (~0ull) /* not one that can be loaded */
+
+/* A reservation; `start` is behind the guard below. */
+struct window_slot {
+    u8 *start;
+    struct window_space *space; /* NULL: free */
+    u32 number;                 /* of the slot in the address space */
+};
+
+/* 64 pages of a space: bit n is page n. */
+struct window_chunk {
+    u64 gva;
+    u64 mapped, writable; /* the second is part of the first */
+    u64 doomed;           /* to be dropped before the space is used again */
+    u16 next;             /* in the hash chain, or the free list */
+    u16 next_of_space;
+    u8 space;
+    bool large;           /* some are of large pages */
+};
+
+struct window_space {
+    u64 cr3;              /* page table and PCID; WINDOW_NO_CR3: unused */
+    u64 used;             /* when: the larger, the later */
+    bool promoted;        /* has windows; else it is only counted how busy it is */
+    bool drop;            /* everything, before it is used again */
+    bool large;           /* some chunk is of large pages */
+    u16 chunks;           /* the first in the list */
+    u32 maps;             /* calls of mmap() since it was empty: half of the kernel's mappings at most */
+    int slots;
+    struct window_slot *slot[WINDOW_SPACE_SLOTS];
+    int dooms;            /* chunks with doomed pages */
+    u16 doom[WINDOW_DOOMED];
+    u64 heat;             /* instructions since it was found or demoted */
+    u32 demotions;
+    s64 debt;             /* nanoseconds that windows cost beyond what they may */
+};
+
+struct windows {
+    struct window_space space[WINDOW_SPACES];
+    struct window_space *current; /* the table shows it; NULL: none */
+    struct window_slot slot[WINDOW_RESERVATIONS];
+    int slots_max;
+    u8 *empty;                    /* the start of the reservation without pages */
+    u64 clock;                    /* of `used` */
+    u32 maps, maps_max;           /* of all spaces */
+    bool always;
+    struct window_chunk *chunk;
+    u32 chunks;                   /* ever used */
+    u16 free_chunk;
+    u16 hash[WINDOW_HASH];
+    u32 *writer;                  /* by page of the backing: chunk and page that map it for writing, see writer_at */
+    u64 backing_pages;
+    struct {
+        u64 promotions, demotions, fills, pages, faults, drops, page_drops, protects;
+    } count;
+};
+
+/* Drops all pages of a space, at once. */
+void window_space_empty(struct windows *w, struct window_space *s);
+/* Drops what is doomed. */
+void window_space_settle(struct windows *w, struct window_space *s);
+/* Dooms the page at gva, or all that may be of the same large page. */
+void window_space_doom(struct windows *w, struct window_space *s, u64 gva);
+
+/* The reservation for gva, made or taken from another space if need be; NULL: there is none to be had. */
+struct window_slot *window_slot_for(struct vcpu *c, struct window_space *s, u64 gva);
+
+/* What the table has for a slot that the space does not use. */
+u64 window_empty_entry(const struct windows *w, u64 number);
+static inline u64 window_entry(const struct window_slot *t)
+{
+    return (u64)t->start - ((u64)t->number << WINDOW_SHIFT);
+}
+
+#endif
