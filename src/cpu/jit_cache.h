@@ -95,7 +95,7 @@ void jit_touch(struct vcpu *c, const struct insn *i, struct jit_touch *t);
 void jit_touched(struct vcpu *c, u32 site, const struct jit_touch *t);
 
 /* jit_window.c: whether windows were of no use to the instruction that starts at hva. */
-bool jit_window_useless(const struct jit *j, const u8 *hva);
+bool jit_window_useless(struct vcpu *c, const u8 *hva);
 
 /* jit.c: what the slow thunk calls. */
 const u8 *jit_slow(struct vcpu *c, u32 site);

@@ -317,7 +317,7 @@ static bool window_wanted(struct jit_emit *e, const struct jit_insn *i)
         break;
     default: return false;
     }
-    return e->windows && !jit_window_useless(e->j, (const u8 *)((u64)e->b->hva & PAGE_MASK) + i->offset);
+    return e->windows && !jit_window_useless(e->c, (const u8 *)((u64)e->b->hva & PAGE_MASK) + i->offset);
 }
 
 static int scan_done(struct jit_emit *e, u64 bytes)

@@ -11,6 +11,7 @@
 #include "mem/guest_memory.h"
 
 #define MISSES_MAX 8
+#define MISSES_MAX_ALWAYS 200 /* --cpu-windows=always: tests want both ways, windows above all */
 #define OPERAND_MAX 64 /* bytes */
 
 /* Where it pushes, or pops. */
@@ -53,9 +54,14 @@ static u8 *misses_of(struct jit *j, const u8 *hva)
     return &j->misses[((u64)hva ^ (u64)hva >> 12) & (JIT_MISSES - 1)];
 }
 
-bool jit_window_useless(const struct jit *j, const u8 *hva)
+static u8 misses_max(const struct vcpu *c)
 {
-    return *misses_of((struct jit *)(u64)j, hva) >= MISSES_MAX;
+    return c->group->config.windows == CPU_WINDOWS_ALWAYS ? MISSES_MAX_ALWAYS : MISSES_MAX;
+}
+
+bool jit_window_useless(struct vcpu *c, const u8 *hva)
+{
+    return *misses_of(c->jit, hva) >= misses_max(c);
 }
 
 /* At some number of them all blocks of the page are made old, as if the guest had written to them. */
@@ -65,7 +71,7 @@ static void missed(struct vcpu *c, u32 site)
     const u8 *hva = (const u8 *)((u64)jit_block_at(c->jit, s->block)->hva & PAGE_MASK) + s->offset;
     u8 *misses = misses_of(c->jit, hva);
 
-    if (*misses < MISSES_MAX && ++*misses == MISSES_MAX && guest_memory_written(vcpu_memory(c), hva, 1))
+    if (*misses < misses_max(c) && ++*misses == misses_max(c) && guest_memory_written(vcpu_memory(c), hva, 1))
         c->block_end = c->insn + 1;
 }
 

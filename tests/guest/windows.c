@@ -1,0 +1,339 @@
+/* User memory as translated code reaches it: random accesses of ring 3 against a model, while pages are remapped, protected and
+ * invalidated in every way, in several address spaces with and without PCIDs. The pages lie where mistakes would be made: at the
+ * edges of 4 GiB and of 512 GiB, of the canonical half, and next to each other, with operands that cross from one to the next
+ * and bases far away. Programs are written by ring 3 into pages that it also has as data. SDM vol. 3 §4.10, vol. 1 §3.3.7. */
+#include "guest.h"
+
+#define SPACES 4
+#define PAGES 12
+#define FRAMES 6 /* of physical memory */
+#define ROUNDS 60000
+#define CR4_PCIDE 0x20000ul
+#define NO_FLUSH (1ul << 63)
+#define FAR 0x40000000ul
+
+static const u64 at[PAGES] = {0xfffff000, 0x100000000, 0x100001000, 0x7ffffff000, 0x8000000000, 0x8000001000, 0x555555555000,
+                              0x555555556000, 0x7fffffffd000, 0x7fffffffe000, 0x7ffffffff000, 0x20000000000};
+
+/* RBX is the address, RCX the same less FAR, RAX the operand and the result. Each has 8 bytes at RBX. */
+CODE(64, do_read, "mov (%rbx), %rax; int3");
+CODE(64, do_write, "mov %rax, (%rbx); int3");
+CODE(64, do_add, "lock add %rax, (%rbx); int3");
+CODE(64, do_push, "lea 8(%rbx), %rsp; push %rax; int3");
+CODE(64, do_pop, "mov %rbx, %rsp; pop %rax; int3");
+CODE(64, do_far, "mov 0x40000000(%rcx), %rax; int3");
+CODE(64, do_far_write, "mov %rax, 0x40000000(%rcx); int3");
+CODE(64, do_index, "mov $0x8000000, %edx; mov (%rcx, %rdx, 8), %rax; int3");
+CODE(64, do_flags, "mov %rax, %rdx; sub %rdx, %rdx; stc; mov (%rbx), %rax; adc $0, %rdx; sub %rdx, %rax; inc %rax; int3");
+CODE(64, do_twice, "mov %rax, (%rbx); mov (%rbx), %rdx; lea 8(%rbx), %rbx; mov -8(%rbx), %rax; sub %rdx, %rax; add %rdx, %rax; int3");
+CODE(64, do_r12, "mov %rax, %r12; mov %r12, (%rbx); mov (%rbx), %r13; mov %r13, %rax; int3");
+CODE(64, do_fs, "mov %fs:(%rcx), %rax; int3");
+CODE(64, do_call, "lea 8(%rbx), %rsp; lea 1f(%rip), %rdx; call *%rdx; 1: mov %rdx, %rax; int3");
+CODE(64, do_cmpxchg, "mov %rax, %rdx; mov $0x1234567, %eax; lock cmpxchg %rdx, (%rbx); int3");
+
+CODE(64, do_read_behind, "mov (%rbx), %rax; int3"); /* which has not seen so much yet as do_read */
+CODE(32, do_read32, "mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es; jmp 1f; 1: mov (%ebx), %eax; int3");
+
+enum kind { READ, WRITE, ADD, CMPXCHG, CALL };
+static const struct {
+    const u8 *code;
+    enum kind kind;
+} accesses[] = {{do_read, READ}, {do_write, WRITE}, {do_add, ADD}, {do_push, WRITE}, {do_pop, READ}, {do_far, READ},
+                {do_far_write, WRITE}, {do_index, READ}, {do_flags, READ}, {do_twice, WRITE}, {do_r12, WRITE}, {do_fs, READ},
+                {do_call, CALL}, {do_cmpxchg, CMPXCHG}};
+#define ACCESSES (sizeof(accesses) / sizeof(accesses[0]))
+
+/* A line for each that holds would be too many. */
+#define must(ok, ...)                                                                                                  \
+    do {                                                                                                               \
+        if (!(ok))                                                                                                     \
+            check(false, __VA_ARGS__);                                                                                 \
+    } while (0)
+
+static u64 *pte[SPACES][PAGES], root[SPACES];
+static u8 *frame[FRAMES];
+static int current;
+static bool pcids, stale[SPACES]; /* entries changed that are only dropped when the space is loaded without NO_FLUSH */
+static int faults, successes;
+static u32 seed;
+
+static u32 random32(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 17;
+    seed ^= seed << 5;
+    return seed;
+}
+
+static bool one_in(u32 n)
+{
+    return random32() % n == 0;
+}
+
+static u64 *table_entry(u64 *table, u64 index)
+{
+    if (!(table[index] & PTE_P))
+        table[index] = (u64)page_alloc() | PTE_P | PTE_W | PTE_U;
+    return (u64 *)(table[index] & ~0xffful);
+}
+
+/* Spaces share the program's own tables and have their own for the pages tested. */
+static void space_make(int s)
+{
+    u64 *top = page_alloc(), *low = page_alloc();
+
+    for (int n = 0; n < 512; n++)
+        top[n] = n == 0 ? pml4[0] : 0;
+    for (int n = 0; n < 512; n++)
+        low[n] = n < 3 ? ((u64 *)(pml4[0] & ~0xffful))[n] : 0;
+    top[0] = (u64)low | PTE_P | PTE_W | PTE_U;
+    root[s] = (u64)top;
+    for (int n = 0; n < PAGES; n++) {
+        u64 *t = table_entry(top, at[n] >> 39 & 511);
+
+        if (at[n] >> 30 == 3) { /* the fourth GiB has devices too: its table is the program's, copied */
+            u64 *devices = (u64 *)(((u64 *)(pml4[0] & ~0xffful))[3] & ~0xffful), *own = page_alloc();
+
+            for (int k = 0; k < 512; k++)
+                own[k] = k < 511 ? devices[k] : 0;
+            t[3] = (u64)own | PTE_P | PTE_W | PTE_U;
+        }
+        t = table_entry(t, at[n] >> 30 & 511);
+        t = table_entry(t, at[n] >> 21 & 511);
+        pte[s][n] = &t[at[n] >> 12 & 511];
+    }
+}
+
+static void load(int s, bool keep)
+{
+    current = s;
+    write_cr3(root[s] | (pcids ? (u64)s + 1 : 0) | (pcids && keep && !stale[s] ? NO_FLUSH : 0));
+    if (!pcids || !keep)
+        stale[s] = false;
+}
+
+static struct {
+    u64 pcid, address;
+} operand;
+
+static void invalidate(int s, u64 va)
+{
+    if (s == current && one_in(2)) {
+        invlpg(va);
+    } else if (pcids && feature(7, 0, 1, 10)) {
+        operand.pcid = (u64)s + 1;
+        operand.address = va;
+        asm volatile("invpcid %0, %1" : : "m"(operand), "r"(one_in(4) ? 1ul : 0ul) : "memory");
+    } else if (s == current) {
+        load(s, false);
+    } else {
+        stale[s] = true;
+    }
+}
+
+/* A new frame, new rights, or a cleared dirty flag, as a kernel that copies on write or swaps. */
+static void change(void)
+{
+    int s = one_in(2) ? current : (int)(random32() % SPACES), n = (int)(random32() % PAGES);
+    u64 e = (u64)frame[random32() % FRAMES] | PTE_U | (one_in(8) ? 0 : PTE_P) | (one_in(3) ? 0 : PTE_W);
+
+    if (one_in(3))
+        e = (*pte[s][n] & ~(u64)(one_in(2) ? PTE_W : PTE_D)) | PTE_U;
+    if (one_in(10))
+        e &= ~(u64)PTE_U;
+    *pte[s][n] = e;
+    invalidate(s, at[n]);
+}
+
+static int page_of(u64 va)
+{
+    for (int n = 0; n < PAGES; n++)
+        if (at[n] == (va & ~0xffful))
+            return n;
+    return -1;
+}
+
+/* Where a byte is for such an access, or NULL. */
+static u8 *byte_at(u64 va, bool write)
+{
+    int n = page_of(va);
+    u64 e = n < 0 ? 0 : *pte[current][n], want = PTE_P | PTE_U | (write ? PTE_W : 0);
+
+    return (e & want) == want ? (u8 *)(e & 0xffffffff000ul) + (va & 0xfff) : 0;
+}
+
+static u64 value_at(u64 va)
+{
+    u64 v = 0;
+
+    for (int n = 0; n < 8; n++)
+        v |= (u64)*byte_at(va + n, false) << n * 8;
+    return v;
+}
+
+static bool allowed(u64 va, bool write)
+{
+    for (int n = 0; n < 8; n++)
+        if (!byte_at(va + n, write))
+            return false;
+    return true;
+}
+
+static void access_random(void)
+{
+    u64 va = at[random32() % PAGES] + (one_in(3) ? 0xff9 + random32() % 7 : random32() % 512 * 8);
+    int k = (int)(random32() % ACCESSES), vector, n = page_of(va);
+    enum kind kind = accesses[k].kind;
+    bool good = allowed(va, kind != READ);
+    u64 before = allowed(va, false) ? value_at(va) : 0, after;
+    struct frame f = frame_at(accesses[k].code, 3);
+
+    if (va + 8 > 0x800000000000)
+        return;
+    f.rbx = va;
+    f.rcx = va - FAR;
+    f.rax = one_in(3) && kind == CMPXCHG ? before : ((u64)random32() << 32 | random32());
+    if (kind == CMPXCHG && good && one_in(2)) {
+        for (int b = 0; b < 8; b++)
+            *byte_at(va + b, true) = (u8)(0x1234567ul >> b * 8);
+        before = 0x1234567;
+    }
+    vector = enter(&f);
+    if (!good) {
+        faults++;
+        must(vector == 14, "access %d at %lx: vector %d, not a page fault; entry %lx", k, va, vector, *pte[current][n]);
+        must(allowed(va, false) ? value_at(va) == before : true, "access %d at %lx: faulted and wrote", k, va);
+        return;
+    }
+    successes++;
+    must(vector == 3, "access %d at %lx: vector %d error %lx cr2 %lx; entry %lx", k, va, vector, caught.error, caught_cr2,
+          *pte[current][n]);
+    after = value_at(va);
+    if (kind == READ)
+        must(caught.rax == before && after == before, "access %d at %lx: %lx, not %lx", k, va, caught.rax, before);
+    else if (kind == WRITE)
+        must(after == f.rax && caught.rax == f.rax, "access %d at %lx: wrote %lx, not %lx", k, va, after, f.rax);
+    else if (kind == ADD)
+        must(after == before + f.rax, "access %d at %lx: added to %lx", k, va, after);
+    else if (kind == CALL)
+        must(after == caught.rax && caught.rsp == va, "access %d at %lx: pushed %lx", k, va, after);
+    else
+        must(after == (before == 0x1234567 ? f.rax : before), "access %d at %lx: exchanged %lx", k, va, after);
+    must(*pte[current][n] & PTE_A, "access %d at %lx: not accessed", k, va);
+    must(kind == READ || kind == CMPXCHG || *pte[current][n] & PTE_D, "access %d at %lx: not dirty", k, va);
+}
+
+/* Ring 3 writes `mov eax, value; int3` where it may, and runs it there. */
+static void program_random(void)
+{
+    int n = (int)(random32() % PAGES);
+    u64 va = at[n] + random32() % 64 * 8;
+
+    if (!allowed(va, true))
+        return;
+    for (int again = 0; again < 4; again++) { /* from the second time on code is overwritten */
+        u32 value = random32();
+        struct frame f = frame_at(do_write, 3);
+
+        f.rbx = va;
+        f.rax = 0xb8 | (u64)value << 8 | 0xccul << 40;
+        must(enter(&f) == 3, "a program at %lx cannot be written: vector %lu", va, caught.vector);
+        f = frame_at((void *)va, 3);
+        must(enter(&f) == 3 && (u32)caught.rax == value, "the program at %lx: %lx, not %x", va, caught.rax, value);
+    }
+}
+
+static void rounds(int count)
+{
+    for (int n = 0; n < count; n++) {
+        if (one_in(6))
+            change();
+        if (one_in(20))
+            load((int)(random32() % SPACES), one_in(2));
+        if (one_in(40))
+            program_random();
+        access_random();
+    }
+}
+
+/* Addresses that look like mapped ones but for their upper bits, and operands that end beyond the canonical half. */
+static void not_canonical(void)
+{
+    static const u64 wrong[] = {0x800000000000, 0xffff800000000000, 0x1000000000000, 0x8000000000000000, 0xffff000000000000,
+                                0x0001800000000000, 0x7fff800000000000};
+
+    load(0, false);
+    for (int n = 0; n < PAGES; n++)
+        *pte[0][n] = (u64)frame[0] | PTE_P | PTE_W | PTE_U;
+    load(0, false);
+    for (int n = 0; n < PAGES; n++)
+        for (unsigned w = 0; w < sizeof(wrong) / sizeof(wrong[0]); w++)
+            for (unsigned k = 0; k < ACCESSES; k++) {
+                struct frame f = frame_at(accesses[k].code, 3);
+                u64 va = at[n] + wrong[w];
+                bool canonical = (u64)((long)(va << 16) >> 16) == va;
+                bool stack = accesses[k].code == do_push || accesses[k].code == do_pop || accesses[k].code == do_call;
+                int vector;
+
+                f.rbx = va;
+                f.rcx = va - FAR;
+                vector = enter(&f);
+                if (canonical)
+                    must(vector == 14 || (vector == 3 && page_of(va) >= 0), "access %d at %lx: vector %d", k, va, vector);
+                else
+                    must(vector == (stack ? 12 : 13), "access %d at %lx: vector %d", k, va, vector);
+            }
+    for (int n = 1; n < 8; n++) {
+        struct frame f = frame_at(do_read, 3);
+
+        f.rbx = 0x800000000000 - n;
+        must(enter(&f) == 13, "an operand from %lx: vector %lu", f.rbx, caught.vector);
+    }
+}
+
+/* Operands of 32-bit code that reach behind 4 GiB go on at 0, whatever is mapped there; those of 64-bit code do not. */
+static void behind_4g(void)
+{
+    struct frame f64 = frame_at(do_read_behind, 3), f32 = frame_at(do_read32, 3);
+
+    f32.cs = 0x33;
+    for (int n = 0; n < 50; n++) {
+        load(0, false);
+        f64.rbx = 0xffffffff - (u64)n % 7;
+        must( enter(&f64) == 3, "64-bit code reads across 4 GiB: vector %lu", caught.vector);
+        f64.rbx = 0x100001000;
+        must(enter(&f64) == 3, "64-bit code behind: vector %lu", caught.vector);
+        f32.rbx = 0xffffff00;
+        must(enter(&f32) == 3, "32-bit code below: vector %lu", caught.vector);
+        f32.rbx = 0xfffffffe;
+        must(enter(&f32) == 14 && caught_cr2 == 0, "32-bit code wraps around: vector %lu, %lx", caught.vector, caught_cr2);
+    }
+}
+
+void guest_main(void)
+{
+    bool has_pcid = feature(1, 0, 2, 17);
+
+    seed = (u32)rdtsc() | 1;
+    print("seed %x\n", seed);
+    wrmsr(0xc0000100, FAR); /* FS.base */
+    user_text_allow(true);
+    for (int n = 0; n < FRAMES; n++)
+        frame[n] = page_alloc();
+    for (int s = 0; s < SPACES; s++)
+        space_make(s);
+    for (int again = 0; again < 2; again++) {
+        load(0, false);
+        if (again && !has_pcid)
+            break;
+        pcids = again;
+        write_cr4((read_cr4() & ~CR4_PCIDE) | (pcids ? CR4_PCIDE : 0));
+        load(0, false);
+        rounds(ROUNDS);
+    }
+    print("%d accesses, %d faults\n", successes, faults);
+    check(successes > ROUNDS / 4 && faults > ROUNDS / 8, "accesses and faults");
+    not_canonical();
+    behind_4g();
+    write_cr3((u64)pml4);
+}
