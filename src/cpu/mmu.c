@@ -339,11 +339,7 @@ static struct tlb_entry *tlb_store(struct vcpu *c, const struct walk *w, u64 gva
     if (c->trial && c->tlb == &c->trial->tlb)
         kind |= TLB_TRIAL;
     t->write = tlb_slow(page, allowed & 1 << MMU_WRITE && w->dirty ? kind : TLB_INVALID);
-    if (!tlb_origin(c->tlb, t)->listed) {
-        tlb_origin(c->tlb, t)->listed = true;
-        c->tlb->fill[mmu][c->tlb->filled[mmu]++] = (u16)(t - c->tlb->set[mmu]);
-    }
-    tlb_origin(c->tlb, t)->global = w->global;
+    tlb_entry_used(c->tlb, mmu, (u64)(t - c->tlb->set[mmu]), w->global);
     if (w->shift > PAGE_SHIFT)
         tlb_note_large(c->tlb, gva, w->shift);
     return t;

@@ -55,29 +55,38 @@ void tlb_init(struct vcpu *c)
     c->tlb->fetch_generation = 0;
     tlb_spaces_drop(c->tlb, 0);
     for (int set = 0; set < MMU_SETS; set++) {
-        c->tlb->filled[set] = 0;
+        c->tlb->used[0][set].count = c->tlb->used[1][set].count = 0;
         for (int i = 0; i < TLB_ENTRIES; i++) {
             tlb_entry_drop(&c->tlb->set[set][i], (u64)i);
-            c->tlb->origin[set * TLB_ENTRIES + i].listed = false;
+            c->tlb->origin[set * TLB_ENTRIES + i] = (struct tlb_origin){.gpa = 0};
         }
     }
 }
 
-static void set_flush(struct tlb *tlb, int set, bool global_too)
+void tlb_entry_used(struct tlb *tlb, int set, u64 index, bool global)
 {
-    int kept = 0;
+    struct tlb_origin *origin = &tlb->origin[(u64)set * TLB_ENTRIES + index];
+    struct tlb_list *list = &tlb->used[global][set];
 
-    for (int n = 0; n < tlb->filled[set]; n++) {
-        u16 index = tlb->fill[set][n];
+    origin->global = global;
+    if (origin->listed[global])
+        return;
+    origin->listed[global] = true;
+    list->index[list->count++] = (u16)index;
+}
 
-        if (!global_too && tlb->origin[set * TLB_ENTRIES + index].global) {
-            tlb->fill[set][kept++] = index;
-            continue;
-        }
-        tlb_entry_drop(&tlb->set[set][index], index);
-        tlb->origin[set * TLB_ENTRIES + index].listed = false;
+static void set_flush(struct tlb *tlb, int set, bool global)
+{
+    struct tlb_list *list = &tlb->used[global][set];
+
+    for (int n = 0; n < list->count; n++) {
+        struct tlb_origin *origin = &tlb->origin[set * TLB_ENTRIES + list->index[n]];
+
+        if (origin->global == global)
+            tlb_entry_drop(&tlb->set[set][list->index[n]], list->index[n]);
+        origin->listed[global] = false;
     }
-    tlb->filled[set] = (u16)kept;
+    list->count = 0;
 }
 
 static void page_gone(struct tlb *tlb, u64 gva)
@@ -90,8 +99,10 @@ static void page_gone(struct tlb *tlb, u64 gva)
 
 static void flush(struct vcpu *c)
 {
-    for (int set = 0; set < MMU_SETS; set++)
+    for (int set = 0; set < MMU_SETS; set++) {
+        set_flush(c->tlb, set, false);
         set_flush(c->tlb, set, true);
+    }
     bits_clear(c->tlb->large_pages, TLB_LARGE_WORDS);
     c->tlb->jump_generation++;
     tlb_spaces_drop(c->tlb, loaded_pcid(c));
@@ -143,12 +154,19 @@ void tlb_entry_protect_code(struct tlb_entry *t, u64 page)
         t->write = tlb_slow(tlb_page(t->write), (t->write & ~PAGE_MASK) | TLB_CODE);
 }
 
+static void protect_list(struct tlb *tlb, int set, const struct tlb_list *list, u64 page)
+{
+    for (int n = 0; n < list->count; n++)
+        tlb_entry_protect_code(&tlb->set[set][list->index[n]], page);
+}
+
 void tlb_protect_code(struct vcpu *c, const u8 *hva)
 {
     u64 page = (u64)hva & PAGE_MASK;
 
-    for (int set = 0; set < MMU_SETS; set++)
-        for (int n = 0; n < c->tlb->filled[set]; n++)
-            tlb_entry_protect_code(&c->tlb->set[set][c->tlb->fill[set][n]], page);
+    for (int set = 0; set < MMU_SETS; set++) {
+        protect_list(c->tlb, set, &c->tlb->used[0][set], page);
+        protect_list(c->tlb, set, &c->tlb->used[1][set], page);
+    }
     tlb_away_protect_code(c->tlb, page);
 }

@@ -8,7 +8,7 @@
 #define CPU_TLB_H
 #include "cpu/vcpu_state.h"
 
-#define TLB_ENTRIES 1024 /* a set; direct-mapped */
+#define TLB_ENTRIES 4096 /* a set; direct-mapped */
 #define CR3_NO_FLUSH (1ull << 63) /* in what is loaded, with CR4.PCIDE */
 #define CR3_PCID 0xfffull
 #define TLB_GONE 8
@@ -43,7 +43,7 @@ struct tlb_entry {
 struct tlb_origin {
     u64 gpa;     /* of the page */
     bool global; /* stays when CR3 is loaded */
-    bool listed; /* in tlb.fill */
+    bool listed[2]; /* in tlb.used, by `global`; in the other as well if its place had another page before */
 };
 
 #define TLB_SPACES_AWAY 6    /* address spaces that are not loaded, and whose entries are kept … */
@@ -74,13 +74,17 @@ struct tlb {
     u64 switches;         /* of spaces */
     u16 pcid;             /* of the space that is loaded */
     u64 large_pages[TLB_LARGE_WORDS]; /* bits by a hash: there may be a piece of a large page in a range of 2 MiB or 1 GiB */
-    u16 filled[MMU_SETS]; /* how many entries of a set are in use; a flush visits just those */
-    u16 fill[MMU_SETS][TLB_ENTRIES]; /* which */
+    struct tlb_list { /* the entries of a set that are in use, so that a flush visits just those */
+        u16 count;
+        u16 index[TLB_ENTRIES];
+    } used[2][MMU_SETS]; /* by `global` */
     struct tlb_entry set[MMU_SETS][TLB_ENTRIES];
     struct tlb_origin origin[MMU_SETS * TLB_ENTRIES]; /* in the order of set[][] */
     struct tlb_away away[TLB_SPACES_AWAY];
 };
 
+/* An entry was filled: it will be found when its set is flushed. */
+void tlb_entry_used(struct tlb *tlb, int set, u64 index, bool global);
 /* Makes an entry miss; `index` is its place in its set. */
 void tlb_entry_drop(struct tlb_entry *t, u64 index);
 /* Its writes take the slow path from now on, if they are to the RAM page at `page` of this process. */

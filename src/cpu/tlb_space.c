@@ -67,21 +67,19 @@ static void entry_put_away(struct tlb_away *away, const struct tlb_entry *t, u64
 /* The entries that are not global, out of a set. */
 static void set_put_away(struct tlb *tlb, int set, struct tlb_away *away)
 {
-    int left = 0;
+    struct tlb_list *list = &tlb->used[false][set];
 
-    for (int n = 0; n < tlb->filled[set]; n++) {
-        u16 index = tlb->fill[set][n];
+    for (int n = 0; n < list->count; n++) {
+        u16 index = list->index[n];
         struct tlb_origin *origin = &tlb->origin[set * TLB_ENTRIES + index];
 
-        if (origin->global) {
-            tlb->fill[set][left++] = index;
+        origin->listed[false] = false;
+        if (origin->global)
             continue;
-        }
         entry_put_away(away, &tlb->set[set][index], origin->gpa, set, index);
         tlb_entry_drop(&tlb->set[set][index], index);
-        origin->listed = false;
     }
-    tlb->filled[set] = (u16)left;
+    list->count = 0;
 }
 
 static void put_away(struct tlb *tlb, u64 space, u16 pcid)
@@ -102,13 +100,13 @@ static void bring_back(struct tlb *tlb, struct tlb_away *away)
 {
     for (int n = 0; n < away->count; n++) {
         const struct tlb_kept *k = &away->kept[n];
-        struct tlb_origin *origin = &tlb->origin[k->set * TLB_ENTRIES + k->index];
+        struct tlb_entry *t = &tlb->set[k->set][k->index];
 
-        if (origin->listed)
+        if (!(t->read & t->write & t->fetch & TLB_INVALID))
             continue;
-        tlb->set[k->set][k->index] = k->entry;
-        *origin = (struct tlb_origin){.gpa = k->gpa, .listed = true};
-        tlb->fill[k->set][tlb->filled[k->set]++] = k->index;
+        *t = k->entry;
+        tlb_origin(tlb, t)->gpa = k->gpa;
+        tlb_entry_used(tlb, k->set, k->index, false);
     }
     away->space = 0;
 }
