@@ -282,11 +282,13 @@ void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i)
  * call to an address that is not canonical faults without. */
 static void emit_canonical(struct jit_emit *e, const struct jit_insn *i)
 {
-    struct jit_stub *stub = &e->stub[e->stubs];
+    struct jit_stub *stub;
 
     if (e->code_size != 8)
         return;
-    e->stubs++;
+    if (!(e->flags & FLAGS_RECIPE)) /* with windows they may still be in EFLAGS alone */
+        flags_save(e);
+    stub = &e->stub[e->stubs++];
     asm_rr(&e->hot, X86_LOAD | X86_W, T2, T1);
     asm_rr(&e->hot, 0xc1 | X86_W, 7, T2); /* sar */
     asm_byte(&e->hot, 47);

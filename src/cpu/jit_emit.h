@@ -131,6 +131,8 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i);
 /* A register form again, for the flags; with `spare` for a register that has no host register. */
 void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare);
 bool can_emit_same(const struct jit_insn *i, int code_size);
+/* Whether a register is not what it should be while the instruction runs: its memory operand must not fault. */
+bool turns_high_byte(const struct jit_insn *i);
 void emit_lea(struct jit_emit *e, const struct jit_insn *i);
 void emit_push(struct jit_emit *e, const struct jit_insn *i);
 void emit_pop(struct jit_emit *e, const struct jit_insn *i);

@@ -138,6 +138,13 @@ static void high_turn(struct x86_asm *a, const ZydisDecodedOperand *op, int host
         asm_rorx(a, host, host, by, true);
 }
 
+bool turns_high_byte(const struct jit_insn *i)
+{
+    const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
+
+    return (is_high(reg) && is_written(reg)) || (is_high(rm) && is_written(rm));
+}
+
 static int operand_number(const ZydisDecodedOperand *op)
 {
     return op ? guest_number(op) : NO_GPR;

@@ -172,7 +172,9 @@ static void tss_setup(struct insn_guest *g)
 
 static int machine_create(struct insn_guest *g, struct err *e)
 {
-    struct vcpu_group_config config = {.count = 1, .engine = g->config.engine, .stress = g->config.stress, .clock = &g->clock, .timers = &g->timers};
+    struct vcpu_group_config config = {.count = 1, .engine = g->config.engine, .stress = g->config.stress,
+                                       .windows = g->config.windows ? CPU_WINDOWS_ALWAYS : CPU_WINDOWS_OFF,
+                                       .clock = &g->clock, .timers = &g->timers};
     int r;
 
     strcpy(config.model.text, "host");

@@ -9,6 +9,7 @@ struct insn_guest_config {
     bool legacy; /* legacy protected mode with PAE paging, for 32- and 16-bit code; else long mode, for 64-bit code and compatibility mode */
     enum cpu_engine engine;
     u32 stress;  /* enum vcpu_stress */
+    bool windows; /* the translator uses windows, always; else never */
     bool code_writable;
 };
 

@@ -40,13 +40,14 @@ static void watch(void)
     setitimer(ITIMER_VIRTUAL, &tick, NULL);
 }
 
-int seq_machines_setup(u32 stress, struct err *e)
+int seq_machines_setup(u32 stress, bool windows, struct err *e)
 {
     static const enum cpu_engine engines[] = {CPU_ENGINE_INTERP, CPU_ENGINE_JIT};
     int r = 0;
 
     for (int n = 0; n < 2 * ENGINES && !r; n++) {
-        struct insn_guest_config config = {.legacy = n & 1, .engine = engines[n / 2], .stress = stress | STRESS_HOT, .code_writable = true};
+        struct insn_guest_config config = {.legacy = n & 1, .engine = engines[n / 2], .stress = stress | STRESS_HOT,
+                                           .windows = windows, .code_writable = true};
 
         r = guest_create(&config, &guests[n / 2][n & 1], e);
     }

@@ -6,8 +6,9 @@
 
 #include <stdio.h>
 
-/* Makes the guests and prepares the host; the translator with `stress`. -ENOTSUP and a sentence when this host cannot run the tests. Once. */
-int seq_machines_setup(u32 stress, struct err *e);
+/* Makes the guests and prepares the host; the translator with `stress` and, if so said, with windows
+ * for all user memory. -ENOTSUP and a sentence when this host cannot run the tests. Once. */
+int seq_machines_setup(u32 stress, bool windows, struct err *e);
 
 /* XSAVE components that all have. */
 u64 seq_components(void);

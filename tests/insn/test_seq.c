@@ -8,6 +8,7 @@
  *   --smc           sequences that change their own code
  *   --faults        each memory operand of each sequence in turn is made to fault, in several ways
  *   --stress LIST   the translator under stress: flush, evict, smc (with commas), as --stress of skerry run
+ *   --windows       the translator reaches all user memory through windows, if there is room for them
  *   --case N        just sequence N of the seed, which is shown
  *   --fixed FILE    the sequences of a file instead of random ones
  *   --failures N    how many failures to report before giving up; 5 if not given */
@@ -32,7 +33,7 @@ static struct {
     u64 count, seed, failures_max;
     long long one; /* -1: all */
     const char *bits, *fixed, *stress;
-    bool smc, faults;
+    bool smc, faults, windows;
 } options = {.count = 20000, .failures_max = 5, .one = -1, .bits = "64,32"};
 
 static u64 failures, sequences, runs, ended;
@@ -190,7 +191,7 @@ static bool parse(int argc, char **argv)
 {
     static const struct option longs[] = {{"bits", 1, NULL, 'b'},   {"count", 1, NULL, 'n'},  {"seed", 1, NULL, 's'},
                                           {"smc", 0, NULL, 'x'},    {"faults", 0, NULL, 'f'}, {"stress", 1, NULL, 'S'},
-                                          {"case", 1, NULL, 'c'},   {"fixed", 1, NULL, 'F'},  {"failures", 1, NULL, 'm'}, {0}};
+                                          {"windows", 0, NULL, 'w'}, {"case", 1, NULL, 'c'},   {"fixed", 1, NULL, 'F'},  {"failures", 1, NULL, 'm'}, {0}};
     int o;
 
     options.seed = (u64)time(NULL) * 1000003 ^ (u64)getpid();
@@ -201,6 +202,7 @@ static bool parse(int argc, char **argv)
         case 's': options.seed = strtoull(optarg, NULL, 0); break;
         case 'x': options.smc = true; break;
         case 'f': options.faults = true; break;
+        case 'w': options.windows = true; break;
         case 'S': options.stress = optarg; break;
         case 'c': options.one = atoll(optarg); break;
         case 'F': options.fixed = optarg; break;
@@ -222,7 +224,7 @@ int main(int argc, char **argv)
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* what is shown is shown before a crash */
-    r = seq_machines_setup(stress, &e);
+    r = seq_machines_setup(stress, options.windows, &e);
     if (r) {
         fprintf(stderr, "skipped: %s\n", e.text);
         return EXIT_SKIP;
