@@ -48,7 +48,7 @@ def on_host(folder, script, **how):
     """Runs a script with the guest's files as its root: no mount, process or connection outlives it or meets the host's."""
     root = f'{folder}/rootfs'
     user = [] if os.geteuid() == 0 else ['--user', '--map-root-user']
-    mounts = (f"mount --rbind /dev '{root}/dev' && mount -t proc proc '{root}/proc' && mount -t tmpfs tmpfs '{root}/tmp' && "
+    mounts = (f"mount --rbind /dev '{root}/dev' && mount --rbind /sys '{root}/sys' && mount -t proc proc '{root}/proc' && mount -t tmpfs tmpfs '{root}/tmp' && "
               f"mkdir '{root}/tmp/programs' && mount --rbind '{folder}/programs' '{root}/tmp/programs'")
     return subprocess.run(['unshare', *user, '--mount', '--net', '--pid', '--fork', '--kill-child', 'sh', '-c',
                            f"{mounts} && exec chroot '{root}' sh -c \"$1\"", 'sh', script], stdin=subprocess.DEVNULL, **how)
@@ -66,7 +66,7 @@ def programs_folder(folder):
     with open(f'{folder}/lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.makedirs(programs, exist_ok=True)
-        subprocess.run(['cp', '-rT', HERE, programs], check=True)
+        subprocess.run(['cp', '-rT', '--remove-destination', HERE, programs], check=True)
         if not os.path.exists(f'{programs}/sources'):
             subprocess.run(['cp', '-r', f'{folder}/sources', f'{programs}/sources.part'], check=True)
             os.rename(f'{programs}/sources.part', f'{programs}/sources')
