@@ -21,6 +21,9 @@ int jit_jumps_create(struct vcpu *c, struct err *e)
     if (p == MAP_FAILED)
         return err_set(e, -ENOMEM, "vCPU %d: out of memory for jump tables", c->index);
     c->jit->jumps = p;
+    static_assert(ARRAY_SIZE(c->jumps_of) == MMU_SETS, "");
+    for (int set = 0; set < MMU_SETS; set++)
+        c->jumps_of[set] = &c->jit->jumps[0];
     c->jumps = &c->jit->jumps[0];
     return 0;
 }
@@ -160,6 +163,7 @@ void jit_jumps_select(struct vcpu *c, u32 key)
     if (likely(serves(c, c->jumps, key)))
         return;
     c->jumps = table_for(c, key);
+    c->jumps_of[c->mmu_index] = c->jumps;
     c->jumps->used = ++c->jit->jump_selections;
 }
 

@@ -4,6 +4,7 @@
 
 #include "cpu/cpuid.h"
 #include "cpu/decode.h"
+#include "cpu/jit_jumps.h"
 
 #define M(name) ZYDIS_MNEMONIC_##name
 
@@ -182,6 +183,23 @@ void emit_system(struct jit_emit *e, const struct jit_insn *i)
     }
 }
 
+/* Makes the jump table that of another TLB set, if the one that was selected last for it is for the same kind of code and good in
+ * every address space; else the slow path is taken, and the run loop selects one. */
+static void emit_jumps_of(struct jit_emit *e, const struct jit_insn *i, int set)
+{
+    u32 key = (e->b->key & ~(u32)JIT_KEY_SET) | (u32)set << JIT_KEY_SET_SHIFT;
+    struct x86_asm *a = &e->hot;
+
+    asm_rm(a, X86_LOAD | X86_W, T1, VCPU_AT(jumps_of[set]));
+    asm_rm(a, 0x81, 7, X86_AT(T1, (s32)offsetof(struct jit_jumps, key))); /* cmp */
+    asm_u32(a, key);
+    stub_new(e, i, X86_NE);
+    asm_rm(a, 0x80, 7, X86_AT(T1, (s32)offsetof(struct jit_jumps, local))); /* cmp byte */
+    asm_byte(a, 0);
+    stub_new(e, i, X86_NE);
+    asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(jumps));
+}
+
 /* STAC leaves SMAP's set, CLAC goes there if CR4.SMAP is set; the block goes on in another one, which uses that set. */
 void emit_set_ac(struct jit_emit *e, const struct jit_insn *i)
 {
@@ -194,6 +212,8 @@ void emit_set_ac(struct jit_emit *e, const struct jit_insn *i)
         asm_u32(&e->hot, CR4_SMAP);
         stub_new(e, i, X86_E);
     }
+    if (set != set_of(e))
+        emit_jumps_of(e, i, set);
     if (on)
         rflags_set(e, FLAG_AC);
     else

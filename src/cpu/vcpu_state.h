@@ -158,7 +158,8 @@ struct vcpu {
     u64 scratch;         /* of the instruction under way: the target of an indirect call, what is pushed */
     void *host_stack;
     struct jit *jit;
-    struct jit_jumps *jumps; /* in engine_room */
+    struct jit_jumps *jumps; /* see cpu/jit_jumps.h */
+    struct jit_jumps *jumps_of[4]; /* by TLB set: that which was selected last. Never NULL while there is a translator */
     struct trial *trial; /* engine lockstep: see cpu/lockstep.h; else NULL */
     void *engine_room;   /* VCPU_ENGINE_ROOM bytes within 2 GiB of this, zeroed, page-aligned: for generated code's tables */
 

@@ -230,6 +230,22 @@ static void user_read(void *arg) { (void)*(volatile u8 *)USER_VA; }
 static void user_read_stac(void *arg) { asm volatile("stac\n movb %0, %%al\n clac" : : "m"(*(u8 *)USER_VA) : "al"); }
 static void user_read_clac(void *arg) { asm volatile("stac\n clac\n movb %0, %%al" : : "m"(*(u8 *)USER_VA) : "al"); }
 
+/* In a page of its own, so that it is reached otherwise than what is near. */
+CODE(64, read_far, ".balign 4096\n movb (%rdi), %al\n ret\n .balign 4096");
+
+static void far_stac(void *arg)
+{
+    asm volatile("stac\n outb %%al, $0x80\n call read_far\n clac" : : "D"(USER_VA) : "rax", "memory");
+}
+static void far_clac(void *arg)
+{
+    asm volatile("stac\n outb %%al, $0x80\n clac\n call read_far" : : "D"(USER_VA) : "rax", "memory");
+}
+static void far_stac_again(void *arg)
+{
+    asm volatile("outb %%al, $0x80\n stac\n call read_far\n clac" : : "D"(USER_VA) : "rax", "memory");
+}
+
 static u64 flags_now(void)
 {
     u64 flags;
@@ -250,6 +266,9 @@ static void smap(void)
         same("a user's page", (u64)catch_fault(user_read, 0), on ? 14 : (u64)-1);
         same("a user's page after STAC", (u64)catch_fault(user_read_stac, 0), (u64)-1);
         same("a user's page after CLAC", (u64)catch_fault(user_read_clac, 0), on ? 14 : (u64)-1);
+        same("elsewhere after STAC", (u64)catch_fault(far_stac, 0), (u64)-1);
+        same("elsewhere after STAC, again", (u64)catch_fault(far_stac_again, 0), (u64)-1);
+        same("elsewhere after CLAC", (u64)catch_fault(far_clac, 0), on ? 14 : (u64)-1);
         asm volatile("stac");
         same("STAC", flags_now() & FLAG_AC, FLAG_AC);
         asm volatile("stac\n clac");
