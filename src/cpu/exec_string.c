@@ -184,10 +184,16 @@ static u64 stos_piece(struct vcpu *c, const struct insn *i, u64 count)
 
 typedef u64 piece_fn(struct vcpu *c, const struct insn *i, u64 count);
 
-/* An interrupt or another event waits: come back to this instruction afterwards. */
+/* Whether an iteration has overwritten decoded code, if block_end was i + 2 before. */
+static bool overwrote_code(const struct vcpu *c, const struct insn *i)
+{
+    return c->block_end == i + 1;
+}
+
+/* An interrupt or another event waits, or this instruction may have become another: come back to where it is afterwards. */
 static bool interrupted(struct vcpu *c, const struct insn *i)
 {
-    if (!__atomic_load_n(&c->attention, __ATOMIC_RELAXED))
+    if (!__atomic_load_n(&c->attention, __ATOMIC_RELAXED) && !overwrote_code(c, i))
         return false;
     c->s.gpr[RIP] -= i->len;
     if (c->s.dr[7] & 0xff) { /* a code breakpoint here was passed already: SDM vol. 3 §17.3.1.1 */
@@ -217,12 +223,15 @@ static void pointers_cut(struct vcpu *c, const struct insn *i, bool source)
 
 static void repeat(struct vcpu *c, const struct insn *i, insn_fn *one, piece_fn *piece)
 {
+    const struct insn *end = c->block_end;
+
     count_cut(c, i);
+    c->block_end = i + 2;
     for (;;) {
         u64 count = index_get(c, i, RCX), n;
 
         if (!count)
-            return;
+            break;
         n = piece ? piece(c, i, count) : 0;
         if (!n) {
             one(c, i);
@@ -232,27 +241,35 @@ static void repeat(struct vcpu *c, const struct insn *i, insn_fn *one, piece_fn 
         if (count != n && interrupted(c, i))
             return;
     }
+    if (!overwrote_code(c, i))
+        c->block_end = end;
 }
 
 /* CMPS and SCAS also end on ZF: REPE goes on while it is set, REPNE while it is clear. A fault on the way leaves the flags as
  * they were before the instruction (SDM vol. 2, REP). */
 static void repeat_while(struct vcpu *c, const struct insn *i, insn_fn *one)
 {
+    const struct insn *end = c->block_end;
     bool want = i->rep == 0xf3;
     u16 before = c->cc;
 
     count_cut(c, i);
+    c->block_end = i + 2;
     for (;;) {
         u64 count = index_get(c, i, RCX);
 
         if (!count)
-            return;
+            break;
         c->cc = before;
         one(c, i);
         reg_write(c, RCX * 8, i->addrsize, count - 1);
-        if (count == 1 || !!(c->cc & FLAG_ZF << 8) != want || interrupted(c, i))
+        if (count == 1 || !!(c->cc & FLAG_ZF << 8) != want)
+            break;
+        if (interrupted(c, i))
             return;
     }
+    if (!overwrote_code(c, i))
+        c->block_end = end;
 }
 
 static void rep_movs(struct vcpu *c, const struct insn *i)

@@ -425,6 +425,12 @@ static void sequence_put(struct insn_guest *g, const u8 *code)
     guest_memory_written(g->mem, g->code, CODE_SIZE);
 }
 
+/* Else it has not ended, or has entered ring 0 by SYSCALL. */
+static bool in_handler(const struct vcpu *v)
+{
+    return !v->s.cpl && v->s.gpr[RIP] - (SYSTEM_VA + HANDLERS_AT) <= 256;
+}
+
 static void run_steps(struct vcpu *v, u32 steps)
 {
     for (u32 n = 0; n < steps && v->s.cpl; n++)
@@ -446,7 +452,7 @@ void guest_run_code(struct insn_guest *g, const struct insn_case *c, const u8 *c
     ret->address = v->s.cr2;
     ret->vector = INSN_ASTRAY;
     ret->error = 0;
-    if (!v->s.cpl)
+    if (in_handler(v))
         undo_delivery(g, ret);
     memcpy(ret->data, g->data, DATA_WRITABLE);
     memcpy(ret_code, g->code, CODE_SIZE);
