@@ -312,7 +312,8 @@ void jit_run(struct vcpu *c)
 
 /* ---- slow paths ---- */
 
-/* The interpreter's form of a site's instruction; NULL: another processor has just made one of it that goes on in the next page. */
+/* The interpreter's form of a site's instruction; NULL: it goes on in the next page. Another processor may have made it so just now, and of
+ * those that are illegal the translator does not know how long they are. */
 static const struct insn *site_insn(struct vcpu *c, u32 site)
 {
     struct jit *j = c->jit;
@@ -354,8 +355,10 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     }
     c->s.gpr[RIP] = c->page_base + s->offset;
     i = site_insn(c, site);
-    if (!i)
-        return NULL; /* from here anew: the block is no longer what the page says */
+    if (!i) {
+        interp_block(c);
+        return NULL;
+    }
     if (i->ends_block)
         c->s.gpr[RIP] += i->len;
     c->jit->counters.slow[i->mnemonic][s->kind]++;

@@ -45,6 +45,8 @@ static bool fails(void *ctx, const struct sequence *q)
 
 static void report(struct sequence *q, bool legacy)
 {
+    if (options.one >= 0) /* shrinking what hangs takes long */
+        seq_try(q, legacy, stdout);
     sequence_shrink(q, seq_components(), fails, &legacy);
     sequence_print_assembly(stdout, q);
     seq_try(q, legacy, stdout);
