@@ -229,11 +229,11 @@ static void access_done(struct jit_emit *e)
 static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
 {
     int sp = jit_host_register[RSP], size = e->code_size == 8 ? 8 : 4;
+    struct x86_mem at = emit_based(e, i, sp, -size, (u32)size, true);
+    int spare = emit_spare(e, &at);
 
-    asm_rm(&e->hot, X86_LEA | address_width(e), T1, X86_AT(sp, -size));
-    emit_check(e, i, (u32)size, true);
-    emit_rip(&e->hot, T2, i->offset + i->zi.length, address_width(e));
-    asm_rm(&e->hot, X86_STORE | address_width(e), T2, X86_AT(T1, 0));
+    emit_rip(&e->hot, spare, i->offset + i->zi.length, address_width(e));
+    asm_rm(&e->hot, X86_STORE | address_width(e), spare, at);
     access_done(e);
     asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, -size));
 }
@@ -251,9 +251,9 @@ static void emit_target(struct jit_emit *e, const struct jit_insn *i)
     int guest, host;
 
     if (i->mem) {
-        emit_linear(e, i, &i->mem->mem);
-        emit_check(e, i, e->code_size == 8 ? 8 : 4, false);
-        asm_rm(&e->hot, X86_LOAD | address_width(e), T1, X86_AT(T1, 0));
+        struct x86_mem at = emit_memory(e, i, &i->mem->mem, e->code_size == 8 ? 8 : 4, false);
+
+        asm_rm(&e->hot, X86_LOAD | address_width(e), T1, at);
         access_done(e);
         return;
     }
@@ -316,13 +316,13 @@ void emit_return(struct jit_emit *e, const struct jit_insn *i)
     int sp = jit_host_register[RSP], size = e->code_size == 8 ? 8 : 4;
     s32 more = i->zi.raw.imm[0].size ? (s32)(i->op[0].imm.value.u & 0xffff) : 0;
     struct jit_exit *miss;
+    struct x86_mem at;
     u32 site;
 
     x87_settle(e);
-    asm_rr(&e->hot, X86_LOAD | address_width(e), T1, sp);
-    emit_check(e, i, (u32)size, false);
+    at = emit_based(e, i, sp, 0, (u32)size, false);
     site = e->stub[e->stubs - 1].site;
-    asm_rm(&e->hot, X86_LOAD | address_width(e), T1, X86_AT(T1, 0));
+    asm_rm(&e->hot, X86_LOAD | address_width(e), T1, at);
     access_done(e);
     asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, size + more));
     miss = emit_jump_to_t1(e);

@@ -90,6 +90,7 @@ struct jit_emit {
     struct x86_asm hot, cold;
     int code_size;
     bool windows; /* JIT_KEY_WINDOW */
+    struct x86_mem at; /* the memory operand of the instruction under way */
     u32 flags; /* FLAGS_*: where they are */
     struct jit_recipe recipe;
     struct jit_insn *insn;
@@ -123,16 +124,22 @@ void emit_recipe(struct x86_asm *a, const struct jit_recipe *r); /* to EFLAGS; u
 void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1; may use T2 */
 void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1 */
 void emit_add_base(struct jit_emit *e, int seg); /* of FS or GS, to the address in T1 */
-/* The address in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. */
+/* The address in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. By the TLB. */
 void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write);
+/* The same by the TLB or a window, of the address in T1, of a register and a displacement, of a memory operand. Returns where
+ * it is then; registers in that stay as they are until it was accessed. */
+struct x86_mem emit_checked(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write);
+struct x86_mem emit_based(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp, u32 size, bool write);
+struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write);
+/* T1 or T2, whichever is not needed for *at, which may have to change for it. */
+int emit_spare(struct jit_emit *e, struct x86_mem *at);
 
 /* jit_operand.c */
 void emit_same(struct jit_emit *e, const struct jit_insn *i);
 /* A register form again, for the flags; with `spare` for a register that has no host register. */
 void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare);
+bool uses_high_byte(const struct jit_insn *i); /* AH, CH, DH, BH: some are turned around while it runs, so it must not fault then */
 bool can_emit_same(const struct jit_insn *i, int code_size);
-/* Whether a register is not what it should be while the instruction runs: its memory operand must not fault. */
-bool turns_high_byte(const struct jit_insn *i);
 void emit_lea(struct jit_emit *e, const struct jit_insn *i);
 void emit_push(struct jit_emit *e, const struct jit_insn *i);
 void emit_pop(struct jit_emit *e, const struct jit_insn *i);

@@ -86,18 +86,89 @@ static struct x86_mem tlb_at(const struct jit_emit *e, size_t member)
                             .disp = (s32)(tlb + offsetof(struct tlb, set) + (u64)set * sizeof(e->c->tlb->set[0]) + member)};
 }
 
-/* A page that is not in the window faults, and the slow path finds the flags where they are now. */
-static void emit_window(struct jit_emit *e, const struct jit_insn *i)
+/* What is added to an address in the slot of `reg`, to T2. */
+static void emit_lookup(struct jit_emit *e, int reg)
 {
-    struct x86_asm *a = &e->hot;
+    asm_rorx(&e->hot, T2, reg, WINDOW_SHIFT, true);
+    asm_rr(&e->hot, X86_MOVZX8, T2, T2);
+    asm_rm(&e->hot, X86_LOAD | X86_W, T2, (struct x86_mem){.base = HOST_VCPU, .index = T2, .scale = 3,
+                                                           .disp = offsetof(struct vcpu, window_table)});
+}
 
-    asm_rorx(a, T2, T1, WINDOW_SHIFT, true);
-    asm_rr(a, X86_MOVZX8, T2, T2);
-    asm_rm(a, X86_LOAD | X86_W, T2, (struct x86_mem){.base = HOST_VCPU, .index = T2, .scale = 3,
-                                                     .disp = offsetof(struct vcpu, window_table)});
-    asm_rm(a, X86_LEA | X86_W, T1, (struct x86_mem){.base = T1, .index = T2});
+/* A page that is not in the window faults, and the slow path finds the flags where they are now. */
+static void window_stub(struct jit_emit *e, const struct jit_insn *i)
+{
     e->stub[e->stubs++] = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)e->flags,
                                             .recipe = e->recipe, .x87 = e->x87_offset};
+}
+
+/* Whether a base register in the host's and a displacement are all of the address: it is in the base's slot or in the guards. */
+static bool base_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    bool no_base = i->zi.raw.sib.offset && i->zi.raw.modrm.mod == 0 && i->zi.raw.sib.base == 5;
+
+    if (e->code_size != 8 || i->zi.address_width != 64 || no_base || mem->index != ZYDIS_REGISTER_NONE ||
+        mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS || i->zi.raw.prefix_count > 2)
+        return false;
+    return mem->base != ZYDIS_REGISTER_NONE && mem->base != ZYDIS_REGISTER_RIP &&
+           jit_host_register[guest_register(mem->base)] != JIT_IN_MEMORY;
+}
+
+static bool rip_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    s64 disp = (s64)mem->disp.value + i->offset + i->zi.length;
+
+    return mem->base == ZYDIS_REGISTER_RIP && i->zi.address_width == 64 && mem->segment != ZYDIS_REGISTER_FS &&
+           mem->segment != ZYDIS_REGISTER_GS && i->zi.raw.prefix_count <= 2 && disp == (s32)disp;
+}
+
+static struct x86_mem window_at(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp)
+{
+    emit_lookup(e, reg);
+    window_stub(e, i);
+    return (struct x86_mem){.base = reg, .index = T2, .disp = disp};
+}
+
+struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write)
+{
+    if (i->window && base_alone(e, i, mem))
+        return window_at(e, i, jit_host_register[guest_register(mem->base)], (s32)mem->disp.value);
+    if (i->window && rip_alone(e, i, mem)) {
+        asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(page_base));
+        return window_at(e, i, T1, (s32)mem->disp.value + i->offset + i->zi.length);
+    }
+    emit_linear(e, i, mem);
+    return emit_checked(e, i, size, write);
+}
+
+struct x86_mem emit_based(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp, u32 size, bool write)
+{
+    u32 wide = e->code_size == 8 ? X86_W : 0;
+
+    if (i->window && e->code_size == 8)
+        return window_at(e, i, reg, disp);
+    asm_rm(&e->hot, X86_LEA | wide, T1, X86_AT(reg, disp));
+    return emit_checked(e, i, size, write);
+}
+
+struct x86_mem emit_checked(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write)
+{
+    if (i->window)
+        return window_at(e, i, T1, 0);
+    emit_check(e, i, size, write);
+    return X86_AT(T1, 0);
+}
+
+int emit_spare(struct jit_emit *e, struct x86_mem *at)
+{
+    if (at->index == X86_NONE)
+        return T2;
+    if (at->base == T1) {
+        asm_rm(&e->hot, X86_LEA | X86_W, T1, *at);
+        *at = X86_AT(T1, 0);
+        return T2;
+    }
+    return T1;
 }
 
 void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write)
@@ -105,10 +176,6 @@ void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool wri
     struct x86_asm *a = &e->hot;
     struct jit_stub *stub;
 
-    if (i->window) {
-        emit_window(e, i);
-        return;
-    }
 
     static_assert(sizeof(struct tlb_entry) == 1 << (PAGE_SHIFT - 7), "the shift below makes byte offsets");
     asm_rorx(a, T2, T1, 7, false);

@@ -9,6 +9,7 @@
 #define NO_GPR (-2)
 struct places {
     int reg, rm, vvvv;
+    struct x86_mem at; /* the memory operand */
 };
 
 static bool is_gpr(ZydisRegister r)
@@ -94,6 +95,11 @@ static bool is_high(const ZydisDecodedOperand *op)
     return op && high_byte(op->reg.value);
 }
 
+bool uses_high_byte(const struct jit_insn *i)
+{
+    return is_high(reg_operand(i)) || is_high(gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM));
+}
+
 static bool is_written(const ZydisDecodedOperand *op)
 {
     return op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
@@ -136,13 +142,6 @@ static void high_turn(struct x86_asm *a, const ZydisDecodedOperand *op, int host
 {
     if (is_high(op) && is_written(op))
         asm_rorx(a, host, host, by, true);
-}
-
-bool turns_high_byte(const struct jit_insn *i)
-{
-    const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
-
-    return (is_high(reg) && is_written(reg)) || (is_high(rm) && is_written(rm));
 }
 
 static int operand_number(const ZydisDecodedOperand *op)
@@ -221,12 +220,12 @@ static void encode_legacy(struct x86_asm *a, const struct jit_insn *i, struct pl
     if (modrm && p.reg >= 0)
         r = p.reg >> 3;
     if (modrm && i->mem)
-        b = T1 >> 3;
+        b = p.at.base >> 3 & 1;
     else if (modrm && p.rm >= 0)
         b = p.rm >> 3;
     else if (!modrm && p.reg >= 0)
         b = p.reg >> 3;
-    rex = (u8)(0x40 | w << 3 | r << 2 | b);
+    rex = (u8)(0x40 | w << 3 | r << 2 | (i->mem && p.at.index >= 8) << 1 | b);
     encode_prefixes(a, i);
     if (rex != 0x40 || byte_operand(i))
         asm_byte(a, rex);
@@ -244,6 +243,11 @@ static void encode_legacy(struct x86_asm *a, const struct jit_insn *i, struct pl
 }
 
 /* VEX and EVEX have register bits inverted. */
+static u8 memory_bits(u8 first, const struct x86_mem *at)
+{
+    return (u8)((first & 0x9f) | (at->index < 8) << 6 | (at->base < 8) << 5);
+}
+
 static void encode_vex(struct x86_asm *a, const struct jit_insn *i, struct places p)
 {
     const u8 *from = i->bytes + i->zi.raw.vex.offset;
@@ -253,7 +257,7 @@ static void encode_vex(struct x86_asm *a, const struct jit_insn *i, struct place
     if (p.reg >= 0)
         first = (u8)((first & 0x7f) | (p.reg < 8) << 7);
     if (i->mem)
-        first = (first & 0x9f) | 0x40;
+        first = memory_bits(first, &p.at);
     else if (p.rm >= 0)
         first = (u8)((first & 0xdf) | (p.rm < 8) << 5);
     if (p.vvvv >= 0)
@@ -269,7 +273,7 @@ static void encode_evex(struct x86_asm *a, const struct jit_insn *i, struct plac
     if (p.reg >= 0)
         first = (u8)((first & 0x6f) | (p.reg < 8) << 7 | 0x10);
     if (i->mem)
-        first = (first & 0x9f) | 0x40;
+        first = memory_bits(first, &p.at);
     else if (p.rm >= 0)
         first = (u8)((first & 0x9f) | 0x40 | (p.rm < 8) << 5);
     asm_code(a, 0x62, first, from[2], from[3], i->zi.opcode);
@@ -286,7 +290,7 @@ static void encode(struct x86_asm *a, const struct jit_insn *i, struct places p)
         int reg = p.reg >= 0 ? p.reg & 7 : i->zi.raw.modrm.reg;
 
         if (i->mem)
-            asm_modrm_mem(a, reg, X86_AT(T1, 0));
+            (i->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ? asm_modrm_mem_disp32 : asm_modrm_mem)(a, reg, p.at);
         else
             asm_byte(a, (u8)(0xc0 | reg << 3 | (p.rm >= 0 ? p.rm & 7 : i->zi.raw.modrm.rm)));
     }
@@ -369,6 +373,11 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
     struct places p = places_of(i);
     int spare = T2;
 
+    if (i->mem) {
+        p.at = e->at;
+        if (in_memory(p.reg) || in_memory(p.vvvv))
+            spare = emit_spare(e, &p.at);
+    }
     place(e, &p.reg, &spare);
     place(e, &p.rm, &spare);
     place(e, &p.vvvv, &spare);
@@ -409,8 +418,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
     else if (i->host_faults && (shuttle || i->reads_flags))
         flags_save_memory(e);
     if (i->mem) {
-        emit_linear(e, i, &i->mem->mem);
-        emit_check(e, i, i->mem->size / 8, i->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+        e->at = emit_memory(e, i, &i->mem->mem, i->mem->size / 8, i->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
         site = e->stub[e->stubs - 1].site;
     } else if (i->host_faults) { /* a slow path that only a signal finds */
         site = jit_site_new(e, i, JIT_SITE_INSN);
@@ -490,31 +498,26 @@ static void stack_move(struct jit_emit *e, s32 by)
     asm_rm(&e->hot, X86_LEA | (e->code_size == 8 ? X86_W : 0), sp, X86_AT(sp, by));
 }
 
-static void stack_pointer(struct jit_emit *e, s32 by)
-{
-    asm_rm(&e->hot, X86_LEA | (e->code_size == 8 ? X86_W : 0), T1, X86_AT(jit_host_register[RSP], by));
-}
-
 void emit_push_scratch(struct jit_emit *e, const struct jit_insn *i)
 {
     u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
+    struct x86_mem at;
+    int spare;
 
-    stack_pointer(e, -(s32)size);
-    emit_check(e, i, size, true);
-    asm_rm(&e->hot, X86_LOAD | wide, T2, VCPU_AT(scratch));
-    asm_rm(&e->hot, X86_STORE | wide, T2, X86_AT(T1, 0));
+    at = emit_based(e, i, jit_host_register[RSP], -(s32)size, size, true);
+    spare = emit_spare(e, &at);
+    asm_rm(&e->hot, X86_LOAD | wide, spare, VCPU_AT(scratch));
+    asm_rm(&e->hot, X86_STORE | wide, spare, at);
     stack_move(e, -(s32)size);
     site_done(e);
 }
 
 static void emit_push_memory(struct jit_emit *e, const struct jit_insn *i)
 {
-    struct jit_site *read;
+    struct x86_mem at = emit_memory(e, i, &i->mem->mem, stack_size(e), false);
+    struct jit_site *read = jit_site_at(e->j, e->stub[e->stubs - 1].site);
 
-    emit_linear(e, i, &i->mem->mem);
-    emit_check(e, i, stack_size(e), false);
-    read = jit_site_at(e->j, e->stub[e->stubs - 1].site);
-    asm_rm(&e->hot, X86_LOAD | (stack_size(e) == 8 ? X86_W : 0), T1, X86_AT(T1, 0));
+    asm_rm(&e->hot, X86_LOAD | (stack_size(e) == 8 ? X86_W : 0), T1, at);
     asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(scratch));
     emit_push_scratch(e, i);
     jit_site_done(e, read);
@@ -523,18 +526,20 @@ static void emit_push_memory(struct jit_emit *e, const struct jit_insn *i)
 void emit_push(struct jit_emit *e, const struct jit_insn *i)
 {
     u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
+    struct x86_mem at;
+    int spare;
 
     if (i->mem) {
         emit_push_memory(e, i);
         return;
     }
-    stack_pointer(e, -(s32)size);
-    emit_check(e, i, size, true);
+    at = emit_based(e, i, jit_host_register[RSP], -(s32)size, size, true);
+    spare = emit_spare(e, &at);
     if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-        asm_rm(&e->hot, 0xc7 | wide, 0, X86_AT(T1, 0));
+        asm_rm(&e->hot, 0xc7 | wide, 0, at);
         asm_u32(&e->hot, (u32)i->op[0].imm.value.u);
     } else {
-        asm_rm(&e->hot, X86_STORE | wide, read_register(e, guest_number(&i->op[0]), T2), X86_AT(T1, 0));
+        asm_rm(&e->hot, X86_STORE | wide, read_register(e, guest_number(&i->op[0]), spare), at);
     }
     stack_move(e, -(s32)size);
     site_done(e);
@@ -544,14 +549,13 @@ void emit_pop(struct jit_emit *e, const struct jit_insn *i)
 {
     u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
     int guest = guest_number(&i->op[0]);
+    struct x86_mem at = emit_based(e, i, jit_host_register[RSP], 0, size, false);
 
-    stack_pointer(e, 0);
-    emit_check(e, i, size, false);
     if (in_memory(guest)) {
-        asm_rm(&e->hot, X86_LOAD | wide, T2, X86_AT(T1, 0));
+        asm_rm(&e->hot, X86_LOAD | wide, T2, at);
         asm_rm(&e->hot, X86_STORE | X86_W, T2, GPR_AT(guest));
     } else {
-        asm_rm(&e->hot, X86_LOAD | wide, jit_host_register[guest], X86_AT(T1, 0));
+        asm_rm(&e->hot, X86_LOAD | wide, jit_host_register[guest], at);
     }
     if (guest != RSP)
         stack_move(e, (s32)size);
@@ -562,10 +566,9 @@ void emit_leave(struct jit_emit *e, const struct jit_insn *i)
 {
     u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
     int bp = jit_host_register[RBP];
+    struct x86_mem at = emit_based(e, i, bp, 0, size, false);
 
-    asm_rr(&e->hot, X86_LOAD | wide, T1, bp);
-    emit_check(e, i, size, false);
-    asm_rm(&e->hot, X86_LOAD | wide, T2, X86_AT(T1, 0));
+    asm_rm(&e->hot, X86_LOAD | wide, T2, at);
     asm_rm(&e->hot, X86_LEA | wide, jit_host_register[RSP], X86_AT(bp, (s32)size));
     asm_rr(&e->hot, X86_LOAD | wide, bp, T2);
     site_done(e);

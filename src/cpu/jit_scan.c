@@ -309,7 +309,7 @@ static bool window_wanted(struct jit_emit *e, const struct jit_insn *i)
 {
     switch (i->kind) {
     case JIT_SAME:
-        if (!i->mem || turns_high_byte(i))
+        if (!i->mem || uses_high_byte(i)) /* a fault may find such a register turned around */
             return false;
         break;
     case JIT_PUSH: case JIT_POP: case JIT_LEAVE: case JIT_CALL: case JIT_JMP_INDIRECT: case JIT_CALL_INDIRECT:

@@ -59,9 +59,10 @@ static void asm_disp(struct x86_asm *a, s32 disp, int mod)
         asm_u32(a, (u32)disp);
 }
 
-void asm_modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem)
+/* `mod` is for a displacement that is not zero. */
+static void modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem, int mod)
 {
-    int base = mem.base & 7, mod = mem.disp == (s8)mem.disp ? 1 : 2;
+    int base = mem.base & 7;
 
     reg = (reg & 7) << 3;
     if (mem.base == X86_NONE) { /* SIB without a base: always a 32-bit displacement */
@@ -70,8 +71,8 @@ void asm_modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem)
         asm_u32(a, (u32)mem.disp);
         return;
     }
-    if (!mem.disp && base != X86_RBP) /* RBP and R13 want a displacement */
-        mod = 0;
+    if (!mem.disp)
+        mod = base == X86_RBP; /* RBP and R13 want a displacement */
     if (mem.index == X86_NONE && base != X86_RSP) {
         asm_byte(a, (u8)(mod << 6 | reg | base));
     } else {
@@ -79,6 +80,16 @@ void asm_modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem)
         asm_byte(a, (u8)(mem.scale << 6 | (mem.index == X86_NONE ? 4 : mem.index & 7) << 3 | base));
     }
     asm_disp(a, mem.disp, mod);
+}
+
+void asm_modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem)
+{
+    modrm_mem(a, reg, mem, mem.disp == (s8)mem.disp ? 1 : 2);
+}
+
+void asm_modrm_mem_disp32(struct x86_asm *a, int reg, struct x86_mem mem)
+{
+    modrm_mem(a, reg, mem, 2);
 }
 
 void asm_rm(struct x86_asm *a, u32 opcode, int reg, struct x86_mem mem)

@@ -58,6 +58,8 @@ void asm_ri(struct x86_asm *a, u32 opcode, int reg, s32 imm);
 /* ModRM, SIB and displacement alone, after opcode bytes of the caller's. Only the low three bits of registers count. */
 void asm_modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem);
 
+void asm_modrm_mem_disp32(struct x86_asm *a, int reg, struct x86_mem mem); /* EVEX scales 8-bit displacements */
+
 void asm_mov_imm64(struct x86_asm *a, int reg, u64 val);
 void asm_rorx(struct x86_asm *a, int to, int from, int count, bool wide); /* BMI2; leaves flags alone */
 
