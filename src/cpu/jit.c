@@ -337,6 +337,21 @@ static const struct insn *site_insn(struct vcpu *c, u32 site)
     return &slot->insn;
 }
 
+/* Behind an instruction that ends blocks: code to enter without the run loop, which would do no more; NULL: it has something to do. */
+static const u8 *next_code(struct vcpu *c)
+{
+    const u8 *code;
+
+    if (__atomic_load_n(&c->attention, __ATOMIC_RELAXED) || c->s.activity != VCPU_ACTIVE || c->trial || !translatable(c) ||
+        (c->window_state == WINDOW_UNKNOWN && c->mmu_index == MMU_USER) || jit_stressed(c, STRESS_FLUSH | STRESS_SMC))
+        return NULL;
+    jit_jumps_select(c, jit_key(c));
+    code = jit_jumps_find(c);
+    if (code)
+        c->page_base = c->s.gpr[RIP] & PAGE_MASK;
+    return code;
+}
+
 /* From generated code: runs a site's instruction, all guest registers in s.gpr and flags in cc. Where to go on, or NULL: leave,
  * RIP is right. */
 const u8 *jit_slow(struct vcpu *c, u32 site)
@@ -371,7 +386,7 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
         jit_touched(c, site, &touch);
     c->insn = NULL;
     if (i->ends_block && !s->resume)
-        return NULL;
+        return c->jit->epoch == epoch ? next_code(c) : NULL;
     if (windows && c->window_state != WINDOW_ON)
         c->block_end = i + 1; /* what it dropped is gone before other code runs */
     if (c->block_end != i + 2 || c->jit->epoch != epoch || __atomic_load_n(&c->attention, __ATOMIC_RELAXED)) {

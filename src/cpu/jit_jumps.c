@@ -162,6 +162,9 @@ void jit_jumps_select(struct vcpu *c, u32 key)
         refresh(c);
     if (likely(serves(c, c->jumps, key)))
         return;
+    c->jumps = c->jumps_of[c->mmu_index]; /* system calls go to and fro */
+    if (likely(serves(c, c->jumps, key)))
+        return;
     c->jumps = table_for(c, key);
     c->jumps_of[c->mmu_index] = c->jumps;
     c->jumps->used = ++c->jit->jump_selections;
