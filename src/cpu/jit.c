@@ -252,9 +252,13 @@ void jit_kick(struct vcpu *c)
         __atomic_sub_fetch(&c->budget, BUDGET_KICK, __ATOMIC_RELAXED);
 }
 
-void jit_leave_by(struct vcpu *c, u32 link)
+u32 jit_leave_by(struct vcpu *c, u32 link)
 {
-    c->s.gpr[RIP] = c->page_base + jit_link_at(c->jit, link)->offset;
+    const struct jit_link *l = jit_link_at(c->jit, link);
+
+    c->s.gpr[RIP] = (c->page_base + l->offset) & c->lin_mask;
+    __atomic_add_fetch(&c->budget, l->refund, __ATOMIC_RELAXED);
+    return l->rel32 ? link : 0;
 }
 
 /* Runs translated code until it comes back; an instruction by the interpreter where there can be none. */
@@ -278,7 +282,7 @@ static u32 run_some(struct vcpu *c, u32 from)
     c->page_base = c->s.gpr[RIP] & PAGE_MASK;
     from = jit_enter(c, code);
     if (from)
-        jit_leave_by(c, from);
+        from = jit_leave_by(c, from);
     c->jit->link_epoch = c->jit->epoch;
     jit_budget_refill(c);
     return from;

@@ -6,9 +6,12 @@
 #include "cpu/tlb.h"
 #include "jit/x86_asm.h"
 
-/* Host registers while translated code runs. RSP points at the vCPU, below which is room for signal frames. RAX holds saved
+/* Host registers while translated code runs. RSP points at vcpu.s, and what is used most is within short
+ * displacements on both sides; signal frames begin 128 bytes below RSP, where there is room for them. RAX holds saved
  * flags (as vcpu.cc has them) or nothing; T1 and T2 are free between instructions. The others hold guest registers; those of
  * the guest's without one, and RIP, are in s.gpr. */
+#define VCPU_POINT offsetof(struct vcpu, s)
+static_assert(VCPU_POINT <= 128, "the red zone of the System V ABI: signal frames leave that much alone");
 enum { HOST_VCPU = X86_RSP, HOST_FLAGS = X86_RAX, T1 = X86_R11, T2 = X86_R12 };
 #define JIT_IN_MEMORY (-1)
 extern const s8 jit_host_register[GPR_COUNT];
@@ -32,11 +35,12 @@ struct jit_site {
     u16 kind : 4; /* enum jit_site_kind */
 };
 
-/* A direct jump that does not know its target's code yet. */
+/* How translated code was left: by a direct jump that does not know its target's code yet, or for want of budget. */
 struct jit_link {
     u32 block;        /* in the arena */
-    u32 rel32;        /* the displacement to patch, in the code cache */
-    u16 offset;       /* of the target in the page */
+    u32 rel32;        /* the displacement to patch, in the code cache; 0: for want of budget */
+    u16 offset;       /* where to go on, from the start of the page */
+    u8 refund;        /* budget that was taken and not used */
     u8 set;           /* the TLB set of its code: the link's own, but for STAC and CLAC */
     bool flags_saved; /* jumps with the flags in RAX, not in EFLAGS */
 };

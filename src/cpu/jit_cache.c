@@ -27,7 +27,7 @@
 #define SITES 200000u
 #define BLOCKS 80000u
 #define HASH_SIZE 65536u
-#define GROWTH_MAX 8u
+#define GROWTH_MAX 4u
 #define HARDLY 2000 /* instructions run for each that was translated */
 
 /* ---- life ---- */
@@ -370,7 +370,7 @@ static bool window_fault(struct vcpu *c, const struct jit_block *b, const struct
 
 const u8 *jit_fault(const struct jit_fault *f)
 {
-    struct vcpu *c = (struct vcpu *)f->frame;
+    struct vcpu *c = (struct vcpu *)(f->frame - VCPU_POINT);
     u32 hot = (u32)(f->pc - c->jit->code->exec);
     struct jit_block *b = block_by_code(c->jit, hot);
 

@@ -76,8 +76,8 @@ void jit_thunks_emit(struct vcpu *c, struct x86_asm *a);
 /* jit.c: the block at RIP, translated if need be; NULL: it cannot be. May raise. */
 struct jit_block *jit_block_at_rip(struct vcpu *c);
 
-/* jit.c: sets RIP for a link that jit_enter returned. */
-void jit_leave_by(struct vcpu *c, u32 link);
+/* jit.c: sets RIP, and gives back budget, for a link that jit_enter returned. The link if it is a jump to be linked; else 0. */
+u32 jit_leave_by(struct vcpu *c, u32 link);
 
 /* jit.c: a new instruction budget, when translated code came back because there was none. */
 void jit_budget_refill(struct vcpu *c);

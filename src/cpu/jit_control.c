@@ -383,22 +383,21 @@ static void link_here(struct jit_emit *e, const struct jit_exit *x)
     *(u32_any *)x->from = (u32)(s32)distance;
 }
 
-static void cold_leave(struct jit_emit *e, s64 offset, u32 flags)
+/* Out with the number of a link, the flags in one of the three places at least, or dead. */
+static void cold_by_link(struct jit_emit *e, const struct jit_link *l, u32 flags)
 {
-    flags_store(&e->hot, flags, &e->recipe);
-    emit_rip(&e->hot, T1, offset, address_width(e));
-    asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(RIP));
+    enum jit_exit_flags where = flags & FLAGS_MEMORY ? LEAVE_MEMORY : flags & FLAGS_RAX ? LEAVE_RAX : LEAVE_HOST;
+
+    emit_t2(&e->hot, jit_link_new(e->j, l));
+    asm_jmp(&e->hot, jit_exit_thunk(e->j, where));
 }
 
 static void cold_link(struct jit_emit *e, const struct jit_exit *x)
 {
     struct jit_link l = {.block = jit_block_number(e->j, e->b), .rel32 = jit_code_offset(e->j, x->exec), .offset = (u16)x->offset,
-                         .set = x->set,
-                         .flags_saved = x->flags & FLAGS_RAX};
-    enum jit_exit_flags flags = x->flags & FLAGS_MEMORY ? LEAVE_MEMORY : x->flags & FLAGS_RAX ? LEAVE_RAX : LEAVE_HOST;
+                         .set = x->set, .flags_saved = x->flags & FLAGS_RAX};
 
-    emit_t2(&e->hot, jit_link_new(e->j, &l));
-    asm_jmp(&e->hot, jit_exit_thunk(e->j, flags));
+    cold_by_link(e, &l, x->flags);
 }
 
 static void cold_unlinked(struct jit_emit *e, enum jit_exit_flags flags)
@@ -409,16 +408,19 @@ static void cold_unlinked(struct jit_emit *e, enum jit_exit_flags flags)
 
 static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
 {
+    struct jit_link l = {.block = jit_block_number(e->j, e->b), .offset = (u16)x->offset};
     u32 flags = x->flags;
 
     if (x->again) {
         emit_same(e, x->again);
         flags = FLAGS_HOST;
     }
-    cold_leave(e, x->offset, flags);
-    asm_rm(&e->hot, 0x83 | X86_W, 0, VCPU_AT(budget)); /* what was not run is not paid for */
-    asm_byte(&e->hot, (u8)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)));
-    cold_unlinked(e, LEAVE_MEMORY);
+    if (!(flags & (FLAGS_HOST | FLAGS_RAX | FLAGS_MEMORY))) {
+        flags_store(&e->hot, flags, &e->recipe);
+        flags = FLAGS_MEMORY;
+    }
+    l.refund = (u8)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)); /* what was not run is not paid for */
+    cold_by_link(e, &l, flags);
 }
 
 /* A target that is not canonical is the jump's own fault, which the slow path raises, as if nothing had happened yet. */

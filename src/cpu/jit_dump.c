@@ -11,7 +11,7 @@
 #define HOST_INDENT 6
 
 /* What translated code looks at, by its place in struct vcpu. */
-#define FIELD(name) {offsetof(struct vcpu, name), sizeof(((struct vcpu *)NULL)->name), #name}
+#define FIELD(name) {(u64)VCPU_DISP(name), sizeof(((struct vcpu *)NULL)->name), #name}
 static const struct vcpu_field {
     u64 offset, size;
     const char *name;
@@ -34,7 +34,7 @@ static void field_note(char *note, size_t size, const char *name, u64 offset)
 /* The TLB lies behind the vCPU, indexed. */
 static void table_note(const struct vcpu *c, u64 at, char *note, size_t size)
 {
-    u64 tlb = (u64)c->tlb + offsetof(struct tlb, set) - (u64)c;
+    u64 tlb = (u64)c->tlb + offsetof(struct tlb, set) - (u64)&c->s;
 
     if (at - tlb < sizeof(c->tlb->set)) {
         static const char *const names[] = {"read", "write", "fetch", "page"};

@@ -102,9 +102,10 @@ struct jit_emit {
     s32 x87_offset; /* of the last x87 instruction in its page, not yet noted in s.fip; -1 */
 };
 
-/* Offsets from the vCPU. */
-#define VCPU_AT(member) X86_AT(HOST_VCPU, (s32)offsetof(struct vcpu, member))
-#define GPR_AT(n) X86_AT(HOST_VCPU, (s32)(offsetof(struct vcpu, s.gpr) + (u32)(n) * 8))
+/* Where in the vCPU something is, from HOST_VCPU. */
+#define VCPU_DISP(member) ((s32)offsetof(struct vcpu, member) - (s32)VCPU_POINT)
+#define VCPU_AT(member) X86_AT(HOST_VCPU, VCPU_DISP(member))
+#define GPR_AT(n) X86_AT(HOST_VCPU, VCPU_DISP(s.gpr) + (s32)(n) * 8)
 
 /* jit_flags.c: moving the flags about. */
 void flags_save(struct jit_emit *e);          /* to RAX or memory, if they are only in EFLAGS */

@@ -58,7 +58,7 @@ void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDec
 void emit_add_base(struct jit_emit *e, int seg)
 {
     u32 wide = e->code_size == 8 ? X86_W : 0;
-    struct x86_mem base = X86_AT(HOST_VCPU, (s32)(offsetof(struct vcpu, lin_base) + (u32)seg * 8));
+    struct x86_mem base = X86_AT(HOST_VCPU, VCPU_DISP(lin_base) + seg * 8);
 
     if (e->windows) { /* flags stay where they are */
         asm_rm(&e->hot, X86_LOAD | X86_W, T2, base);
@@ -79,7 +79,7 @@ void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecode
 
 static struct x86_mem tlb_at(const struct jit_emit *e, size_t member)
 {
-    u64 tlb = (u64)e->c->tlb - (u64)e->c;
+    u64 tlb = (u64)e->c->tlb - (u64)&e->c->s;
     int set = (int)(e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT;
 
     return (struct x86_mem){.base = HOST_VCPU, .index = T2,
@@ -92,7 +92,7 @@ static void emit_lookup(struct jit_emit *e, int reg)
     asm_rorx(&e->hot, T2, reg, WINDOW_SHIFT, true);
     asm_rr(&e->hot, X86_MOVZX8, T2, T2);
     asm_rm(&e->hot, X86_LOAD | X86_W, T2, (struct x86_mem){.base = HOST_VCPU, .index = T2, .scale = 3,
-                                                           .disp = offsetof(struct vcpu, window_table)});
+                                                           .disp = VCPU_DISP(window_table)});
 }
 
 /* A page that is not in the window faults, and the slow path finds the flags where they are now. */

@@ -40,7 +40,7 @@ static void emit_enter(struct x86_asm *a)
         asm_push(a, kept_by_c[n]);
     asm_push(a, X86_RAX); /* keeps the stack aligned for calls */
     asm_rm(a, X86_STORE | X86_W, X86_RSP, X86_AT(X86_RDI, offsetof(struct vcpu, host_stack)));
-    asm_rr(a, X86_LOAD | X86_W, HOST_VCPU, X86_RDI);
+    asm_rm(a, X86_LEA | X86_W, HOST_VCPU, X86_AT(X86_RDI, (s32)VCPU_POINT));
     asm_rr(a, X86_LOAD | X86_W, T1, X86_RSI);
     guest_registers(a, X86_LOAD);
     load_flags(a);
@@ -74,7 +74,7 @@ static void emit_slow_thunk(struct x86_asm *a)
     u32 leave;
 
     guest_registers(a, X86_STORE);
-    asm_rr(a, X86_LOAD | X86_W, X86_RDI, HOST_VCPU);
+    asm_rm(a, X86_LEA | X86_W, X86_RDI, X86_AT(HOST_VCPU, -(s32)VCPU_POINT));
     asm_rr(a, X86_LOAD, X86_RSI, T2);
     asm_rr(a, X86_LOAD | X86_W, X86_RBX, HOST_VCPU);
     asm_rm(a, X86_LOAD | X86_W, X86_RSP, VCPU_AT(host_stack));

@@ -354,7 +354,6 @@ struct vcpu_home {
     u8 below[VCPU_BELOW];
     _Alignas(64) struct vcpu vcpu;
     _Alignas(64) struct tlb tlb;
-    _Alignas(4096) u8 engine_room[VCPU_ENGINE_ROOM];
     void *memory; /* where it was allocated */
 };
 
@@ -368,7 +367,6 @@ static struct vcpu *home_create(void)
         return NULL;
     home->memory = memory;
     home->vcpu.tlb = &home->tlb;
-    home->vcpu.engine_room = home->engine_room;
     return &home->vcpu;
 }
 

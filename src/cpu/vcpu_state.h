@@ -123,25 +123,32 @@ enum {
 enum { WINDOW_OFF, WINDOW_UNKNOWN, WINDOW_ON }; /* OFF: not in this address space; UNKNOWN: window_enter() finds out */
 enum { WINDOW_FAULT_READ = 1, WINDOW_FAULT_WRITE, WINDOW_FAULT_OTHER };
 
-#define VCPU_ENGINE_ROOM KIB(512)
 #define VCPU_BELOW KIB(64) /* free memory below a vCPU: a stack for signal frames while RSP points at it */
 
 struct vcpu {
-    struct vcpu_state s;
+    /* what translated code uses most, within a short displacement of s: see cpu/jit_block.h */
+    s64 budget;          /* instructions until it looks at `attention`; atomic for kicks */
+    u64 page_base;       /* RIP without its low 12 bits */
+    u64 scratch;         /* of the instruction under way: the target of an indirect call, what is pushed */
+    struct jit_jumps *jumps; /* the table that holds now */
+    u64 lin_base[6];     /* segment bases as they apply: 0 for ES, CS, SS, DS in 64-bit mode */
+    u64 x87_operand;     /* effective address of the last x87 memory operand in translated code; and … */
+    u32 x87_note;        /* … which instruction was the last: see cpu/jit_x87.h; 0: none since control was in C */
+    u16 cc;              /* arithmetic flags as LAHF; SETO AL leave them: high byte SF ZF AF PF CF, bit 0 OF */
+    bool ext_live;       /* extended registers are in the host's units, not in s.xsave */
+
+    _Alignas(64) struct vcpu_state s;
 
     /* what the fast paths use, derived from s by vcpu_mode_update() */
-    u16 cc;              /* arithmetic flags as LAHF; SETO AL leave them: high byte SF ZF AF PF CF, bit 0 OF */
     u8 code_size;        /* bytes: 2, 4, 8 (8: 64-bit mode) */
     u8 mmu_index;        /* which of the TLB's tables data accesses use: see cpu/tlb.h */
     u32 seg_check;       /* bit n: segment n needs the slow check (limit, type, null) */
     u64 lin_mask;        /* linear addresses are cut to this: 4 GiB outside 64-bit mode */
-    u64 lin_base[6];     /* segment bases as they apply: 0 for ES, CS, SS, DS in 64-bit mode */
     u64 stack_mask;      /* RSP, ESP or SP */
     u64 fetch_key;       /* TLB generation, CPL 3, code size: what a fetch translation depends on */
 
     u32 attention;       /* atomic: ATTN_* */
     bool event_held;     /* an interrupt waits that could not be taken when it was looked at */
-    bool ext_live;       /* extended registers are in the host's units, not in s.xsave */
 
     /* the instruction under way */
     const struct insn *insn;         /* for precise faults: RIP already points behind it */
@@ -151,17 +158,10 @@ struct vcpu {
     struct interp *interp;
 
     /* the translator's: see cpu/jit_block.h */
-    s64 budget;          /* instructions until it looks at `attention`; atomic for kicks */
-    u64 page_base;       /* RIP without its low 12 bits */
-    u64 x87_operand;     /* effective address of the last x87 memory operand in translated code; and … */
-    u32 x87_note;        /* … which instruction was the last: see cpu/jit_x87.h; 0: none since control was in C */
-    u64 scratch;         /* of the instruction under way: the target of an indirect call, what is pushed */
     void *host_stack;
     struct jit *jit;
-    struct jit_jumps *jumps; /* see cpu/jit_jumps.h */
     struct jit_jumps *jumps_of[4]; /* by TLB set: that which was selected last. Never NULL while there is a translator */
     struct trial *trial; /* engine lockstep: see cpu/lockstep.h; else NULL */
-    void *engine_room;   /* VCPU_ENGINE_ROOM bytes within 2 GiB of this, zeroed, page-aligned: for generated code's tables */
 
     /* windows on user pages: see cpu/window.h */
     u64 window_table[256];
