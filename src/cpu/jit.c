@@ -107,15 +107,12 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
 
 static void emit_block(struct jit_emit *e)
 {
-    bool paid = e->insn[0].flags_needed;
     const struct jit_insn *i = e->insn;
 
     emit_entry(e);
     for (; i < e->insn + e->count; i++) {
-        if (!paid && i->kills_flags) {
+        if (i == e->pays)
             emit_budget_before(e, i);
-            paid = true;
-        }
         e->insn[i - e->insn].host = e->hot.len;
         emit_insn(e, i);
     }
@@ -193,7 +190,7 @@ struct jit_block *jit_block_at_rip(struct vcpu *c)
 static void patch(struct jit *j, const struct jit_link *l, const struct jit_block *b)
 {
     const struct jit_block *from = jit_block_at(j, l->block);
-    const u8 *to = l->flags_saved ? b->entry_saved : b->entry;
+    const u8 *to = l->flags_saved ? b->entry_saved : from->ext && b->entry_ext ? b->entry_ext : b->entry;
 
     if (((u64)from->hva ^ (u64)b->hva) & PAGE_MASK || from->version != b->version ||
         ((from->key & ~(u32)JIT_KEY_SET) | (u32)l->set << JIT_KEY_SET_SHIFT) != b->key)

@@ -51,6 +51,7 @@ struct jit_block {
     u32 version, key;
     const u8 *entry;       /* flags in EFLAGS */
     const u8 *entry_saved; /* flags in RAX */
+    const u8 *entry_ext;   /* flags in EFLAGS, extended registers in the host's; NULL: there is none */
     struct jit_block *next; /* in the hash chain */
     struct jit_crossing *crossing; /* its only instruction goes on in the next page; else NULL. See jit_crossing.h */
     u32 hot, first_site, sites;

@@ -107,16 +107,36 @@ static void emit_count(struct jit_emit *e)
     asm_rm(&e->hot, X86_STORE | X86_W, T1, X86_AT(T2, 0));
 }
 
+/* The budget is seen to later: from here on the flags are in EFLAGS, if they are needed. */
+static void emit_entry_unpaid(struct jit_emit *e)
+{
+    bool needed = e->insn[0].flags_needed;
+
+    e->b->entry = asm_here(&e->hot);
+    e->flags = needed ? FLAGS_RAX : 0;
+    if (e->b->ext)
+        flags_emit_save(&e->hot);
+    e->b->entry_saved = asm_here(&e->hot);
+    if (e->b->ext)
+        emit_ext_check(e);
+    if (needed)
+        flags_to_host(e);
+    if (e->b->ext)
+        e->b->entry_ext = asm_here(&e->hot);
+    else
+        e->b->entry = asm_here(&e->hot);
+    emit_count(e);
+}
+
 void emit_entry(struct jit_emit *e)
 {
-    e->b->entry = asm_here(&e->hot);
-    e->flags = FLAGS_HOST;
-    if (!e->insn[0].flags_needed) { /* the first instruction that kills them is the place for the budget */
-        e->b->entry_saved = e->b->entry;
-        e->flags = 0;
-        emit_count(e);
+    e->b->entry_ext = NULL;
+    if (e->pays) {
+        emit_entry_unpaid(e);
         return;
     }
+    e->b->entry = asm_here(&e->hot);
+    e->flags = FLAGS_HOST;
     flags_save(e);
     e->b->entry_saved = asm_here(&e->hot);
     emit_count(e);
@@ -467,6 +487,7 @@ static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
 static void cold_gate(struct jit_emit *e)
 {
     e->b->crossing->code = e->b->entry_saved;
+    e->b->entry_ext = NULL;
     e->b->entry = asm_here(&e->hot);
     e->flags = FLAGS_HOST;
     flags_save(e);

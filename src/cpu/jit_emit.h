@@ -95,6 +95,7 @@ struct jit_emit {
     struct jit_recipe recipe;
     struct jit_insn *insn;
     int count;
+    const struct jit_insn *pays; /* the budget is seen to before this; NULL: at the entry */
     u32 stubs, exits;
     struct jit_stub stub[JIT_INSNS_MAX * 3];
     struct jit_exit exit[16];
@@ -108,6 +109,7 @@ struct jit_emit {
 #define GPR_AT(n) X86_AT(HOST_VCPU, VCPU_DISP(s.gpr) + (s32)(n) * 8)
 
 /* jit_flags.c: moving the flags about. */
+void flags_emit_save(struct x86_asm *a);      /* LAHF; SETO AL */
 void flags_save(struct jit_emit *e);          /* to RAX or memory, if they are only in EFLAGS */
 void flags_to_rax(struct jit_emit *e);        /* whatever else has them: what code found by the jump table expects */
 void flags_save_memory(struct jit_emit *e);   /* to memory */

@@ -5,7 +5,7 @@
 
 #include "cpu/decode.h"
 
-static void emit_save(struct x86_asm *a)
+void flags_emit_save(struct x86_asm *a)
 {
     asm_code(a, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
 }
@@ -17,7 +17,7 @@ void flags_store(struct x86_asm *a, u32 from, const struct jit_recipe *recipe)
     if (!(from & FLAGS_RAX)) {
         if (!(from & FLAGS_HOST))
             emit_recipe(a, recipe);
-        emit_save(a);
+        flags_emit_save(a);
     }
     asm_rm(a, X86_STORE | X86_66, HOST_FLAGS, VCPU_AT(cc));
 }
@@ -36,7 +36,7 @@ void flags_save(struct jit_emit *e)
     if (e->flags & (FLAGS_RAX | FLAGS_MEMORY))
         return;
     remake(e);
-    emit_save(&e->hot);
+    flags_emit_save(&e->hot);
     e->flags |= FLAGS_RAX;
 }
 

@@ -320,14 +320,28 @@ static bool window_wanted(struct jit_emit *e, const struct jit_insn *i)
     return e->windows && !jit_window_useless(e->c, (const u8 *)((u64)e->b->hva & PAGE_MASK) + i->offset);
 }
 
+/* Where the flags are of no use to anybody, so that the budget can be seen to. In windows that may come late: faults on the way
+ * there find the flags in EFLAGS. */
+static const struct jit_insn *payer(const struct jit_emit *e)
+{
+    if (e->insn[0].flags_needed && !e->windows)
+        return NULL;
+    for (const struct jit_insn *i = e->insn; i < e->insn + e->count && !i->x87; i++) /* the way out keeps no x87 pointers */
+        if (i->kills_flags && (!e->windows || !i->may_leave))
+            return i;
+    return NULL;
+}
+
 static int scan_done(struct jit_emit *e, u64 bytes)
 {
     e->b->insns = (u16)e->count;
     e->b->bytes = (u16)bytes;
     for (int n = 0; n < e->count; n++)
         e->insn[n].window = window_wanted(e, &e->insn[n]);
-    if (e->count)
-        flags_backwards(e);
+    if (!e->count)
+        return 0;
+    flags_backwards(e);
+    e->pays = payer(e);
     return e->count;
 }
 
