@@ -1,0 +1,98 @@
+/* Code that changes itself: see seq_writer.h. */
+#include "seq_writer.h"
+
+/* An instruction worth changing; returns where a write to it has to go, and through *ret_bytes how many bytes at least. */
+static int add_victim(struct writer *w, u32 *ret_bytes)
+{
+    int reg = any_register(w);
+    struct piece *p;
+
+    switch (below(w->r, 4)) {
+    case 0:
+        emit_mov(w, reg, (u32)rnd(w->r));
+        *ret_bytes = 4;
+        return reg < 8 ? 1 : 2;
+    case 1: /* add, or, … r32, imm32 */
+        p = reg < 8 ? EMIT(w, 0x81) : EMIT(w, 0x41, 0x81);
+        append(p, (const u8[]){(u8)(0xc0 | below(w->r, 8) << 3 | (reg & 7))}, 1);
+        append32(p, (u32)rnd(w->r));
+        *ret_bytes = 4;
+        return p->len - 4;
+    case 2:
+        refer(EMIT(w, (u8)(0x70 | below(w->r, 16)), 0), FIX_REL8, 1, w->q->count + 1 + (int)below(w->r, 3));
+        *ret_bytes = 1;
+        return 0;
+    default:
+        EMIT(w, 0xf8);
+        *ret_bytes = 1;
+        return 0;
+    }
+}
+
+/* What may stand where one byte of a victim is. */
+static u8 other_opcode(struct writer *w, const struct piece *victim)
+{
+    static const u8 simple[] = {0xf5, 0xf8, 0xf9, 0x90, 0x98, 0x99, 0x9f, 0xfc, 0xcc};
+
+    if (victim->len == 2)
+        return (u8)(0x70 | below(w->r, 16));
+    return simple[below(w->r, sizeof(simple))];
+}
+
+/* A write to [address of the piece + offset]. Returns its number. */
+static int add_writer(struct writer *w, int victim, u32 offset, u32 bytes, u8 opcode)
+{
+    struct piece *p;
+
+    if (bytes == 1) {
+        p = EMIT(w, 0xc6), append_absolute(w, p, 0, 0), append(p, &opcode, 1);
+    } else {
+        switch (below(w->r, 3)) {
+        case 0: p = EMIT(w, 0xc7), append_absolute(w, p, 0, 0), append32(p, (u32)rnd(w->r)); break;
+        case 1: p = EMIT(w, 0x83), append_absolute(w, p, (int)below(w->r, 7), 0), append(p, (const u8[]){(u8)rnd(w->r)}, 1); break;
+        default: p = EMIT(w, 0xf0, 0x0f, 0xc1), append_absolute(w, p, any_register(w) & 7, 0); break; /* lock xadd */
+        }
+    }
+    refer(p, FIX_ADDRESS, p->bytes[0] == 0xf0 ? 4 + wide(w) : 2 + wide(w), victim);
+    p->plus = offset + (u32)(w->s->g.code_size == 8 ? 0 : layout_base(w->q->c.s.sel[SEG_CS]));
+    return w->q->count - 1;
+}
+
+/* A write to an instruction ahead: the next, or a few further on. */
+static void add_change_ahead(struct writer *w)
+{
+    struct piece copy = {.len = one_in(w->r, 3) ? 2 : 1};
+    u32 bytes = copy.len == 2 ? 1 : 4, at;
+    int writer = add_writer(w, 0, 0, bytes, 0xf9), first;
+
+    for (u64 n = below(w->r, 4); n; n--)
+        add_any(w);
+    first = w->q->count;
+    do { /* one that has as many bytes to change */
+        w->q->count = first;
+        at = (u32)add_victim(w, &bytes);
+    } while (bytes != (w->q->piece[writer].bytes[0] == 0xc6 ? 1 : 4));
+    w->q->piece[writer].target = (s16)first;
+    w->q->piece[writer].plus += at;
+    if (w->q->piece[writer].bytes[0] == 0xc6)
+        w->q->piece[writer].bytes[w->q->piece[writer].len - 1] = other_opcode(w, &w->q->piece[first]);
+}
+
+/* A write to an instruction behind, in a loop. */
+static void add_change_behind(struct writer *w)
+{
+    int victim = w->q->count;
+    u32 bytes, at = (u32)add_victim(w, &bytes);
+
+    for (u64 n = below(w->r, 3); n; n--)
+        add_any(w);
+    add_writer(w, victim, at, bytes, other_opcode(w, &w->q->piece[victim]));
+}
+
+void add_change(struct writer *w)
+{
+    if (one_in(w->r, 2))
+        add_change_ahead(w);
+    else
+        add_change_behind(w);
+}

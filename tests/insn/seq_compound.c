@@ -1,0 +1,134 @@
+/* Jumps, loops, calls and other groups of instructions: see seq_writer.h. */
+#include "seq_writer.h"
+
+void add_jump(struct writer *w)
+{
+    int target = ahead(w);
+    u8 cond = (u8)below(w->r, 16);
+
+    if (w->scattered || one_in(w->r, 3)) {
+        if (one_in(w->r, 5))
+            refer(EMIT(w, 0xe9, 0, 0, 0, 0), FIX_REL32, 1, target);
+        else
+            refer(EMIT(w, 0x0f, (u8)(0x80 | cond), 0, 0, 0, 0), FIX_REL32, 2, target);
+        return;
+    }
+    switch (below(w->r, 8)) {
+    case 0: refer(EMIT(w, 0xeb, 0), FIX_REL8, 1, target); break;
+    case 1: refer(EMIT(w, (u8)(0xe0 + below(w->r, 4)), 0), FIX_REL8, 1, target); break; /* LOOPNE, LOOPE, LOOP, JRCXZ */
+    default: refer(EMIT(w, (u8)(0x70 | cond), 0), FIX_REL8, 1, target); break;
+    }
+}
+
+/* ECX small, and LOOP back over a few instructions that may change it: now and then without an end, which is found out. */
+void add_loop_by_register(struct writer *w)
+{
+    int start;
+
+    emit_mov(w, RCX, 1 + (u32)below(w->r, 4));
+    start = w->q->count;
+    for (u64 n = below(w->r, 3); n; n--)
+        add_insn(w, POOL_ALU);
+    refer(EMIT(w, 0xe2, 0), FIX_REL8, 1, start);
+}
+
+/* A counter in memory, a body, and a way back. */
+void add_loop(struct writer *w)
+{
+    u32 counter = (u32)COUNTERS + 16 * (u32)w->counters++;
+    struct piece *p = EMIT(w, 0xc7);
+    int start;
+
+    append_absolute(w, p, 0, counter);
+    append32(p, 1 + (u32)below(w->r, 4));
+    start = w->q->count;
+    for (u64 n = 1 + below(w->r, 5); n; n--)
+        add_part(w, true);
+    if (one_in(w->r, 4))
+        p = EMIT(w, 0xf0, 0xff), append_absolute(w, p, 1, counter); /* lock dec */
+    else
+        p = EMIT(w, 0x83), append_absolute(w, p, 5, counter), append(p, (const u8[]){1}, 1); /* sub 1 */
+    refer(EMIT(w, 0x0f, one_in(w->r, 2) ? 0x85 : 0x8f, 0, 0, 0, 0), FIX_REL32, 2, start); /* JNZ, JG */
+}
+
+void add_call(struct writer *w)
+{
+    if (one_in(w->r, 3)) {
+        if (one_in(w->r, 4))
+            EMIT(w, 0xc2, (u8)(below(w->r, 3) * 8), 0);
+        else
+            EMIT(w, 0xc3);
+        return;
+    }
+    refer(EMIT(w, 0xe8, 0, 0, 0, 0), FIX_REL32, 1, ahead(w));
+}
+
+/* The address of a later piece in a register, on the stack or in memory, and a jump or call there. */
+void add_indirect(struct writer *w)
+{
+    int reg = any_register(w), target = ahead(w) + 2, op = one_in(w->r, 2) ? 4 : 2;
+    u32 slot = (u32)SLOTS + 8 * (u32)below(w->r, 8);
+    struct piece *p;
+
+    switch (below(w->r, 3)) {
+    case 0:
+        refer(emit_mov(w, reg, 0), FIX_ADDRESS, reg < 8 ? 1 : 2, target);
+        for (u64 n = below(w->r, 2); n; n--)
+            add_insn(w, POOL_VECTOR);
+        emit_ff(w, op, reg);
+        break;
+    case 1:
+        refer(EMIT(w, 0x68, 0, 0, 0, 0), FIX_ADDRESS, 1, target);
+        EMIT(w, 0xc3);
+        break;
+    default:
+        p = wide(w) ? EMIT(w, 0x48, 0xc7) : EMIT(w, 0xc7);
+        append_absolute(w, p, 0, slot);
+        append32(p, 0);
+        refer(p, FIX_ADDRESS, p->len - 4, target);
+        append_absolute(w, EMIT(w, 0xff), op, slot);
+        break;
+    }
+}
+
+/* ---- other compounds ---- */
+
+void add_string(struct writer *w)
+{
+    u32 count = (u32)below(w->r, one_in(w->r, 8) ? 80 : 12);
+
+    if (!(w->kept >> RDI & 1) && !one_in(w->r, 16))
+        emit_mov(w, RDI, (u32)operand_address(w, 16, false));
+    if (!(w->kept >> RSI & 1) && !one_in(w->r, 16))
+        emit_mov(w, RSI, (u32)operand_address(w, 16, false));
+    emit_mov(w, RCX, count);
+    add_insn(w, POOL_STRING);
+}
+
+/* Quotients that fit, mostly. */
+void add_divide(struct writer *w)
+{
+    if (!(w->kept >> RDX & 1) && !one_in(w->r, 6))
+        emit_mov(w, RDX, (u32)below(w->r, 2));
+    if (!(w->kept >> RAX & 1) && !one_in(w->r, 6))
+        emit_mov(w, RAX, (u32)below(w->r, 256));
+    add_insn(w, POOL_DIVIDE);
+}
+
+/* A register that holds an address moves on a little. */
+void add_step(struct writer *w)
+{
+    int reg = w->pointer[below(w->r, POINTERS)];
+    u8 rex = (u8)(0x48 | reg >> 3), by = (u8)(8 * (s64)(below(w->r, 9) - 4));
+    struct piece *p;
+
+    if (one_in(w->r, 2)) { /* add, sub, … imm8 */
+        p = wide(w) ? EMIT(w, rex, 0x83) : EMIT(w, 0x83);
+        append(p, (const u8[]){(u8)(0xc0 | (one_in(w->r, 2) ? 0x28 : 0) | (reg & 7)), by}, 2);
+    } else if ((reg & 7) != RSP) { /* lea */
+        if (wide(w))
+            rex |= (u8)(reg >> 3 << 2);
+        p = wide(w) ? EMIT(w, rex, 0x8d) : EMIT(w, 0x8d);
+        append(p, (const u8[]){(u8)(0x40 | (reg & 7) << 3 | (reg & 7)), by}, 2);
+    }
+}
