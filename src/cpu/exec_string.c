@@ -190,10 +190,19 @@ static bool overwrote_code(const struct vcpu *c, const struct insn *i)
     return c->block_end == i + 1;
 }
 
+/* Whether it writes near itself and goes on in the next page: what is there of it is not marked as code, so that it has to be fetched again for
+ * each iteration. Pieces end with a page. */
+static bool near_itself(const struct vcpu *c, const struct insn *i)
+{
+    u64 at = c->lin_base[SEG_CS] + insn_rip(c, i), to = c->lin_base[SEG_ES] + index_get(c, i, RDI);
+
+    return unlikely((at & ~PAGE_MASK) + i->len > PAGE_SIZE) && ((to - at + 2 * PAGE_SIZE) & c->lin_mask) < 4 * PAGE_SIZE;
+}
+
 /* An interrupt or another event waits, or this instruction may have become another: come back to where it is afterwards. */
 static bool interrupted(struct vcpu *c, const struct insn *i)
 {
-    if (!__atomic_load_n(&c->attention, __ATOMIC_RELAXED) && !overwrote_code(c, i))
+    if (!__atomic_load_n(&c->attention, __ATOMIC_RELAXED) && !overwrote_code(c, i) && !near_itself(c, i))
         return false;
     c->s.gpr[RIP] -= i->len;
     if (c->s.dr[7] & 0xff) { /* a code breakpoint here was passed already: SDM vol. 3 §17.3.1.1 */
@@ -232,7 +241,7 @@ static void repeat(struct vcpu *c, const struct insn *i, insn_fn *one, piece_fn 
 
         if (!count)
             break;
-        n = piece ? piece(c, i, count) : 0;
+        n = piece && !near_itself(c, i) ? piece(c, i, count) : 0;
         if (!n) {
             one(c, i);
             n = 1;

@@ -118,6 +118,8 @@ static void scatter(struct writer *w)
     for (int n = 0; n < 3; n++) {
         struct piece *p = &w->q->piece[below(w->r, (u64)w->q->count)];
 
+        if (p->joined)
+            continue;
         p->place = (u16)(one_in(w->r, 2) ? 0x1000 - below(w->r, 40) : 0x80 + below(w->r, CODE_SIZE - 0x400));
     }
 }

@@ -88,17 +88,17 @@ static void run(int engine, bool legacy, const struct sequence *q, u32 steps)
 }
 
 /* The instruction that ended the sequence stands for it where the comparison asks what was executed. */
-static void last_insn(const struct sequence *q, struct insn_case *c, struct decoded *d)
+static void last_insn(const struct sequence *q, const struct end *end, struct insn_case *c, struct decoded *d)
 {
     u64 at;
 
     *c = q->c;
-    c->s.rip = host.o.s.rip;
+    c->s.rip = end->o.s.rip;
     c->len = INSN_MAX;
     memset(c->bytes, 0xcc, INSN_MAX);
     at = case_code_at(c);
     if (at < CODE_SIZE)
-        memcpy(c->bytes, host.code + at, MIN(CODE_SIZE - at, (u64)INSN_MAX));
+        memcpy(c->bytes, end->code + at, MIN(CODE_SIZE - at, (u64)INSN_MAX));
     case_decode(c, d);
 }
 
@@ -127,7 +127,7 @@ static int compare_ends(const struct sequence *q, bool legacy, const char *who, 
             fprintf(out, " %s:\n  does not end\n", who);
         return 1;
     }
-    last_insn(q, &c, &d);
+    last_insn(q, &host, &c, &d);
     differences = compare(&k, NULL) + compare_code(NULL);
     if (out && differences) {
         fprintf(out, " %s:\n", who);
@@ -145,10 +145,16 @@ static bool at_end(const struct sequence *q)
     return host.o.vector == EXC_BP && case_code_at(&c) == q->at[q->count];
 }
 
-/* Control went into the middle of an instruction, and found there what would call the host's kernel. */
-static bool calls_kernel(void)
+/* Control went into the middle of an instruction, and found there what would call the host's kernel, or have it make something up. */
+static bool calls_kernel(const struct sequence *q)
 {
-    return ours.o.vector == EXC_GP && ours.o.error == (0x80 << 3 | 2);
+    static struct insn_case c;
+    struct decoded d;
+
+    if (ours.o.vector != EXC_GP && ours.o.vector != EXC_UD)
+        return false;
+    last_insn(q, &ours, &c, &d);
+    return insn_classify(&c, &d) != INSN_COMPARE;
 }
 
 /* The interpreter goes first, step by step: it can tell that a sequence would not end, or would enter the kernel, which the host should not try. */
@@ -159,7 +165,7 @@ struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out)
     struct seq_trial t = {.vector = INSN_ASTRAY};
 
     run(INTERPRETER, legacy, q, STEPS_MAX);
-    if (ours.o.vector == INSN_ASTRAY || calls_kernel())
+    if (ours.o.vector == INSN_ASTRAY || calls_kernel(q))
         return t;
     native_run_code(&q->c, q->code, &host.o, host.code);
     t.vector = host.o.vector;

@@ -5,7 +5,7 @@
 #define TESTS_INSN_SEQUENCE_H
 #include "insn_case.h"
 
-#define PIECES_MAX 112
+#define PIECES_MAX 224
 
 enum piece_fix {
     FIX_NONE,
@@ -22,6 +22,7 @@ struct piece {
     u8 fix, fix_at;  /* enum piece_fix, and where the field is */
     s16 target;      /* number of a piece; the sequence's count or more: its end */
     u32 plus;
+    bool joined;     /* it has to be right behind the piece before */
     u16 place;       /* where in the code pages it has to be, with a jump to there; 0: behind the piece before */
     u8 operand_at;   /* the 32-bit displacement that aims its memory operand at `operand`; 0: it cannot be aimed */
     u8 operand_size;
