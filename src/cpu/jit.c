@@ -153,17 +153,25 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
 
 /* ---- finding ---- */
 
+static bool worth_it(struct vcpu *c, const u8 *hva)
+{
+    bool yes = c->trial || jit_stressed(c, STRESS_HOT) || jit_hot(c->jit, hva);
+
+    c->jit->counters.interpreted[JIT_BLOCK_RARE] += !yes;
+    return yes;
+}
+
 static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 {
     struct jit_block *b;
 
-    if (!c->trial && !jit_stressed(c, STRESS_HOT) && !jit_hot(c->jit, hva)) { /* there is none: heat is forgotten with the blocks */
-        c->jit->counters.interpreted[JIT_BLOCK_RARE]++;
+    if (!worth_it(c, hva)) /* so there is none */
         return NULL;
-    }
     b = jit_block_find(c->jit, hva, key);
     if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
         return b;
+    if (!worth_it(c, hva)) /* no longer: there was one, which was overwritten */
+        return NULL;
     vector_make_room(c);
     b = translate(c, hva, key);
     c->jit->counters.interpreted[JIT_BLOCK_CROSSING] += !b;

@@ -26,7 +26,7 @@
 #define ARENA_SIZE MIB(8)
 #define SITES 200000u
 #define BLOCKS 80000u
-#define HASH_SIZE 65536u
+#define HASH_SIZE 262144u
 #define GROWTH_MAX 4u
 #define HARDLY 2000 /* instructions run for each that was translated */
 
@@ -162,6 +162,27 @@ static void hash_insert(struct jit *j, struct jit_block *b)
     *slot = b;
 }
 
+static u8 *heat_of(struct jit *j, const u8 *hva)
+{
+    return &j->heat[((u64)hva ^ (u64)hva >> 16) & (JIT_HEAT_SIZE - 1)];
+}
+
+bool jit_hot(struct jit *j, const u8 *hva)
+{
+    u8 *heat = heat_of(j, hva);
+
+    if (*heat < HOT)
+        ++*heat;
+    return *heat == HOT;
+}
+
+/* Its bytes were overwritten, and may be again: new code there has to prove its worth. */
+static void block_stale(struct jit *j, struct jit_block **link)
+{
+    *heat_of(j, (*link)->hva) = 0;
+    *link = (*link)->next;
+}
+
 struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key)
 {
     struct jit_block **link = hash_slot(j, hva);
@@ -169,23 +190,14 @@ struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key)
     while (*link) {
         struct jit_block *b = *link;
 
-        if (b->version != __atomic_load_n(b->version_now, __ATOMIC_RELAXED) || (b->crossing && jit_crossing_stale(b->crossing)))
-            *link = b->next;
-        else if (b->hva == hva && b->key == key)
-            return b;
-        else
+        if (b->hva != hva || b->key != key)
             link = &b->next;
+        else if (b->version != __atomic_load_n(b->version_now, __ATOMIC_RELAXED) || (b->crossing && jit_crossing_stale(b->crossing)))
+            block_stale(j, link);
+        else
+            return b;
     }
     return NULL;
-}
-
-bool jit_hot(struct jit *j, const u8 *hva)
-{
-    u8 *heat = &j->heat[((u64)hva ^ (u64)hva >> 16) & (JIT_HEAT_SIZE - 1)];
-
-    if (*heat < HOT)
-        ++*heat;
-    return *heat == HOT;
 }
 
 static bool room(const struct jit *j)

@@ -7,7 +7,7 @@
 #define CPU_JIT_JUMPS_H
 #include "cpu/jit_block.h"
 
-#define JIT_JUMPS_SHIFT 13
+#define JIT_JUMPS_SHIFT 15
 #define JIT_JUMPS (1u << JIT_JUMPS_SHIFT) /* a table's entries */
 #define JIT_JUMP_TABLES 12
 #define JIT_FILTER_WORDS 256 /* 16384 bits */
