@@ -93,14 +93,25 @@ void add_indirect(struct writer *w)
 
 /* ---- other compounds ---- */
 
+/* The address of a string to a register; it can be aimed as an operand can. */
+static void emit_string_address(struct writer *w, int reg)
+{
+    u32 address = (u32)operand_address(w, 16, false);
+    struct piece *p = emit_mov(w, reg, address);
+
+    p->operand_at = (u8)(p->len - 4);
+    p->operand_size = 16;
+    p->operand = address;
+}
+
 void add_string(struct writer *w)
 {
     u32 count = (u32)below(w->r, one_in(w->r, 8) ? 80 : 12);
 
     if (!(w->kept >> RDI & 1) && !one_in(w->r, 16))
-        emit_mov(w, RDI, (u32)operand_address(w, 16, false));
+        emit_string_address(w, RDI);
     if (!(w->kept >> RSI & 1) && !one_in(w->r, 16))
-        emit_mov(w, RSI, (u32)operand_address(w, 16, false));
+        emit_string_address(w, RSI);
     emit_mov(w, RCX, count);
     add_insn(w, POOL_STRING);
 }

@@ -24,7 +24,7 @@ struct piece {
     u32 plus;
     bool joined;     /* it has to be right behind the piece before */
     u16 place;       /* where in the code pages it has to be, with a jump to there; 0: behind the piece before */
-    u8 operand_at;   /* the 32-bit displacement that aims its memory operand at `operand`; 0: it cannot be aimed */
+    u8 operand_at;   /* the 32-bit displacement or immediate that aims a memory operand at `operand`; 0: none can be aimed */
     u8 operand_size;
     u32 operand;
 };

@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #define EXIT_SKIP 77
+#define STACK_DEPTH 5 /* words between the stack pointer and the edge, at most */
 #define VARIATIONS 2 /* other states for each sequence */
 
 static struct {
@@ -71,6 +72,21 @@ static void check(const struct sequence *q, bool legacy, u64 number)
     report(&copy, legacy);
 }
 
+/* The stack near all edges, so that each of the first pushes or pops in turn is the one that faults. */
+static void check_stack_faults(struct sequence *q, bool legacy, u64 number)
+{
+    static const u32 edges[] = {0, DATA_WRITABLE, DATA_SIZE};
+    u64 before = q->c.s.gpr[RSP];
+    u32 word = q->c.code_size;
+
+    for (size_t n = 0; n < ARRAY_SIZE(edges); n++)
+        for (u32 words = 0; words < STACK_DEPTH; words++) {
+            q->c.s.gpr[RSP] = DATA_VA + edges[n] + (edges[n] == DATA_SIZE ? -(u64)words : words) * word;
+            check(q, legacy, number);
+        }
+    q->c.s.gpr[RSP] = before;
+}
+
 /* Every memory operand that can be aimed, at places where it faults: absent, half absent, read-only, half read-only. */
 static void check_faults(const struct sequence *q, bool legacy, u64 number)
 {
@@ -107,8 +123,10 @@ static void check_all(struct sequence *q, struct rng *r, u64 number)
         check(q, legacy, number);
     }
     q->c = before;
-    if (options.faults)
+    if (options.faults) {
         check_faults(q, legacy, number);
+        check_stack_faults(q, legacy, number);
+    }
 }
 
 static int run_random(int bits, struct err *e)
