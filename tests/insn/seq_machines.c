@@ -7,6 +7,7 @@
 
 #include "compare.h"
 #include "cpu/cpuid.h"
+#include "cpu/jit_cache.h"
 #include "native.h"
 
 #define STEPS_MAX 600
@@ -177,5 +178,24 @@ struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out)
         run(others[n].engine, legacy, q, 0);
         t.differences += compare_ends(q, legacy, others[n].name, out);
     }
+    return t;
+}
+
+static void translated_add(struct seq_translated *t, const struct jit_counters *n)
+{
+    t->blocks += n->blocks;
+    t->insns += n->retired;
+    for (int m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++)
+        t->slow += n->slow[m][JIT_SITE_INSN] + n->slow[m][JIT_SITE_LEFT];
+    t->rare += n->interpreted[JIT_BLOCK_RARE];
+    t->interpreted += n->interpreted[JIT_BLOCK_MODE] + n->interpreted[JIT_BLOCK_CROSSING] + n->interpreted[JIT_BLOCK_DEVICE];
+}
+
+struct seq_translated seq_translated(void)
+{
+    struct seq_translated t = {0};
+
+    for (int n = 0; n < 2; n++)
+        translated_add(&t, &guest_vcpu(guests[TRANSLATOR][n])->jit->counters);
     return t;
 }

@@ -29,4 +29,14 @@ struct seq_trial {
  * it found out. Differences go to `out` in words; NULL: nowhere. */
 struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out);
 
+/* What the translators have done, all together. */
+struct seq_translated {
+    u64 blocks;      /* translated */
+    u64 insns;       /* run in translated code, those by the interpreter's handlers included */
+    u64 slow;        /* those */
+    u64 interpreted; /* blocks that are not for the translator */
+    u64 rare;        /* blocks that it left to the interpreter although it was to translate everything */
+};
+struct seq_translated seq_translated(void);
+
 #endif

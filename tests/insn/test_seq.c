@@ -233,6 +233,21 @@ static bool parse(int argc, char **argv)
     return optind == argc;
 }
 
+static void summary(void)
+{
+    struct seq_translated t = seq_translated();
+
+    printf("%llu sequences in %llu runs compared with the host, %llu runs to the end of the sequence, %llu differ (seed %llu)\n",
+           (unsigned long long)sequences, (unsigned long long)runs, (unsigned long long)ended, (unsigned long long)failures,
+           (unsigned long long)options.seed);
+    printf("translator: %llu blocks translated, %llu instructions in them, %llu of these by the interpreter's handlers; %llu other blocks\n",
+           (unsigned long long)t.blocks, (unsigned long long)t.insns, (unsigned long long)t.slow, (unsigned long long)t.interpreted);
+    if (!t.insns || t.rare) {
+        printf("%llu blocks were not translated when they were first met\n", (unsigned long long)t.rare);
+        failures++;
+    }
+}
+
 int main(int argc, char **argv)
 {
     struct err e;
@@ -255,8 +270,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s\n", e.text);
         return 2;
     }
-    printf("%llu sequences in %llu runs compared with the host, %llu runs to the end of the sequence, %llu differ (seed %llu)\n",
-           (unsigned long long)sequences, (unsigned long long)runs, (unsigned long long)ended, (unsigned long long)failures,
-           (unsigned long long)options.seed);
+    summary();
     return failures ? 1 : 0;
 }
