@@ -90,6 +90,7 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     case JIT_MOFFS: emit_moffs(e, i); break;
     case JIT_BIT_MEMORY: emit_bit_memory(e, i); break;
     case JIT_SYSTEM: emit_system(e, i); break;
+    case JIT_STRING: emit_string(e, i); break;
     case JIT_JMP: emit_jmp(e, i); break;
     case JIT_SET_AC: emit_set_ac(e, i); break;
     case JIT_JCC: emit_jcc(e, i); break;

@@ -28,6 +28,7 @@ enum jit_kind {
     JIT_LEA, JIT_PUSH, JIT_POP, JIT_LEAVE, JIT_MOFFS,
     JIT_BIT_MEMORY, /* BT and its like: a register says which bit, anywhere in memory */
     JIT_SYSTEM,    /* jit_system.c */
+    JIT_STRING,    /* jit_string.c */
     JIT_JMP, JIT_SET_AC, JIT_JCC, JIT_CALL, JIT_JMP_INDIRECT, JIT_CALL_INDIRECT, JIT_RET,
     JIT_INTERPRET, /* by the interpreter's handler, then on in the block */
     JIT_LEAVE_BLOCK, /* by the interpreter's handler, then out */
@@ -150,6 +151,10 @@ void emit_leave(struct jit_emit *e, const struct jit_insn *i);
 void emit_moffs(struct jit_emit *e, const struct jit_insn *i);
 void emit_bit_memory(struct jit_emit *e, const struct jit_insn *i);
 void emit_push_scratch(struct jit_emit *e, const struct jit_insn *i); /* pushes vcpu.scratch, a word of the stack */
+
+/* jit_string.c */
+bool can_emit_string(const struct jit_emit *e, const struct jit_insn *i);
+void emit_string(struct jit_emit *e, const struct jit_insn *i);
 
 /* jit_system.c: what becomes of an instruction that no other file knows, and its code. */
 enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i);

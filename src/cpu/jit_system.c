@@ -35,7 +35,7 @@ enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
     case M(RDFSBASE): case M(RDGSBASE): case M(WRFSBASE): case M(WRGSBASE):
         return e->code_size == 8 && has_feature(e, FEAT_FSGSBASE) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(STAC): case M(CLAC): return ac_known(e, i) ? JIT_SET_AC : JIT_INTERPRET;
-    default: return JIT_INTERPRET;
+    default: return can_emit_string(e, i) ? JIT_STRING : JIT_INTERPRET;
     }
 }
 

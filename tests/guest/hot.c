@@ -157,6 +157,81 @@ static void bits_anywhere(void)
     }
 }
 
+/* ---- strings ---- */
+
+static u8 *text; /* three pages */
+static void *user_page;
+
+/* REP MOVS and REP STOS of `size` bytes an element, n of them; RCX, RSI and RDI afterwards, and what they left. */
+#define STRING(insn, size, type)                                                                                                     \
+    static void string_##insn(void)                                                                                                \
+    {                                                                                                                              \
+        for (u32 n = 0; n < ROUNDS; n++) {                                                                                         \
+            u64 count = next() % (n % 8 ? 20 : 6000 / size), from = next() % 4096, to = next() % 4096, value = next();              \
+            u64 rcx = count, rsi = (u64)text + from, rdi = (u64)text + to, carry = n & 1, cf;                                      \
+            static u8 want[0x3000];                                                                                                \
+                                                                                                                                   \
+            for (u32 m = 0; m < 0x3000; m += 8)                                                                                    \
+                *(u64 *)(want + m) = *(u64 *)(text + m);                                                                           \
+            for (u32 m = 0; m < count; m++)                                                                                        \
+                *(type *)(want + to + m * size) = #insn[0] == 'm' ? *(type *)(want + from + m * size) : (type)value;               \
+            asm volatile("bt $0, %[carry]\n rep " #insn "\n setc %b[cf]"                                                           \
+                         : "+c"(rcx), "+S"(rsi), "+D"(rdi), [cf] "=&r"(cf) : "a"(value), [carry] "r"(carry) : "cc", "memory");     \
+            same("REP " #insn ": RCX", rcx, 0);                                                                                    \
+            same("REP " #insn ": RDI", rdi, (u64)text + to + count * size);                                                        \
+            same("REP " #insn ": RSI", rsi, (u64)text + from + (#insn[0] == 'm' ? count * size : 0));                              \
+            same("REP " #insn ": CF", cf & 1, carry);                                                                              \
+            for (u32 m = 0; m < 0x3000; m += 8)                                                                                    \
+                same("REP " #insn, *(u64 *)(text + m), *(u64 *)(want + m));                                                        \
+        }                                                                                                                          \
+    }
+STRING(movsb, 1, u8)
+STRING(movsw, 2, u16)
+STRING(movsl, 4, u32)
+STRING(movsq, 8, u64)
+STRING(stosb, 1, u8)
+STRING(stosw, 2, u16)
+STRING(stosl, 4, u32)
+STRING(stosq, 8, u64)
+
+/* Downwards, and into a page that is not there: what was done stays done. */
+static void string_rest(void *arg)
+{
+    u64 *regs = arg;
+
+    asm volatile("rep stosb" : "+c"(regs[0]), "+D"(regs[1]) : "a"(7) : "memory");
+}
+
+static void strings(void)
+{
+    static void (*const all[])(void) = {string_movsb, string_movsw, string_movsl, string_movsq,
+                                        string_stosb, string_stosw, string_stosl, string_stosq};
+
+    user_page = page_alloc();
+    text = page_alloc();
+    page_alloc();
+    page_alloc(); /* they follow each other */
+    for (u32 n = 0; n < 0x3000; n++)
+        text[n] = (u8)next();
+    for (u32 n = 0; n < sizeof(all) / sizeof(*all); n++)
+        all[n]();
+    for (u32 n = 0; n < ROUNDS; n++) {
+        u64 regs[2] = {20, (u64)text + 100};
+
+        asm volatile("std\n rep stosb\n cld" : "+c"(regs[0]), "+D"(regs[1]) : "a"(5) : "memory");
+        same("REP STOSB downwards", regs[1], (u64)text + 80);
+        *pte_of(USER_VA) = (u64)user_page | PTE_P | PTE_W;
+        *pte_of(USER_VA + 4096) = 0;
+        regs[0] = 20;
+        regs[1] = USER_VA + 4096 - n % 30;
+        same("REP STOSB into nothing", (u64)catch_fault(string_rest, regs), n % 30 < 20 ? 14 : (u64)-1);
+        if (n % 30 < 20) {
+            same("REP STOSB into nothing: RDI", caught.rdi, USER_VA + 4096);
+            same("REP STOSB into nothing: RCX", caught.rcx, 20 - n % 30);
+        }
+    }
+}
+
 /* ---- stack ---- */
 
 static void pushes(void)
@@ -335,6 +410,7 @@ void guest_main(void)
 
     for (u32 n = 0; n < sizeof(seconds) / sizeof(*seconds); n++)
         seconds[n]();
+    strings();
     bits_anywhere();
     pushes();
     bases();
