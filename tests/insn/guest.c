@@ -307,6 +307,8 @@ static void case_load(struct insn_guest *g, const struct insn_case *c)
     memcpy(v->s.xsave, c->s.xsave, XSAVE_AREA_SIZE);
     pointers_set(&v->s, c->s.xsave);
     v->attention &= ATTN_CODE;
+    if (c->s.flags & FLAG_TF)
+        v->attention |= ATTN_STEP;
     v->delivering = -1;
     vcpu_mode_update(v);
 }

@@ -176,7 +176,7 @@ void seq_vary_state(struct sequence *q, struct rng *r)
             c->s.gpr[reg] = random_integer(r) & (count == 16 ? ~0ull : 0xffffffff);
     c->s.flags ^= rnd(r) & (FLAGS_ARITH | FLAG_DF) & (one_in(r, 4) ? ~0ull : ~(u64)FLAG_DF);
     switch (below(r, 8)) {
-    case 0: c->s.flags |= FLAG_AC; break;
+    case 0: c->s.flags |= one_in(r, 8) ? FLAG_TF : FLAG_AC; break;
     case 1:
         c->s.xsave[0] &= 0xc0;
         c->s.xsave[2] = 0;

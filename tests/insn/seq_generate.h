@@ -24,7 +24,7 @@ void seq_generator_free(struct seq_generator *s);
 void seq_generate(const struct seq_generator *s, u64 index, struct sequence *q, struct rng *ret_r);
 
 /* Another state for a sequence: other values in registers that hold no addresses (which of those do is found by their values), other flags;
- * now and then one thing that makes faults: a pointer or the stack at an edge, alignment checks, unmasked exceptions. */
+ * now and then one thing that makes faults: a pointer or the stack at an edge, alignment checks, single steps, unmasked exceptions. */
 void seq_vary_state(struct sequence *q, struct rng *r);
 
 #endif
