@@ -77,6 +77,9 @@ static u32 jit_key(struct vcpu *c)
 
 static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
 {
+    u32 stub = e->stubs;
+
+    e->rax_lent = false;
     flags_before_writes(e, i);
     if (i->may_leave && !(e->flags & FLAGS_RECIPE) && !i->window)
         flags_save(e); /* but a fault in a window leaves them in EFLAGS */
@@ -102,6 +105,9 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     case JIT_LEAVE_BLOCK: emit_interpret(e, i, true); break;
     }
     flags_after_writes(e, i);
+    slot_after(e, i);
+    for (; stub < e->stubs; stub++)
+        e->stub[stub].slot = (u8)(e->slot + 1);
     if (i->x87)
         e->x87_offset = i->offset;
 }
@@ -110,6 +116,7 @@ static void emit_block(struct jit_emit *e)
 {
     const struct jit_insn *i = e->insn;
 
+    slot_forget(e);
     emit_entry(e);
     for (; i < e->insn + e->count; i++) {
         if (i == e->pays)

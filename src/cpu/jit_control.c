@@ -378,13 +378,27 @@ void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave)
 
 /* ---- cold code ---- */
 
+/* The slow path comes back with the flags in RAX, where the code behind the instruction has a slot. */
+static void cold_resume(struct jit_emit *e, struct jit_site *site, int reg)
+{
+    const u8 *hot = e->j->code->exec + site->resume;
+
+    site->resume = jit_code_offset(e->j, asm_here(&e->cold));
+    slot_look_up(&e->cold, reg, X86_RAX);
+    asm_jmp(&e->cold, hot);
+}
+
 static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
 {
-    jit_site_at(e->j, s->site)->stub = jit_code_offset(e->j, asm_here(&e->cold));
+    struct jit_site *site = jit_site_at(e->j, s->site);
+
+    site->stub = jit_code_offset(e->j, asm_here(&e->cold));
     if (s->jump)
         asm_link(&e->hot, s->jump, asm_here(&e->cold));
     emit_x87_note(e, &e->cold, s->x87);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
+    if (s->slot && site->resume)
+        cold_resume(e, site, s->slot - 1);
 }
 
 /* From here on `hot` is where cold code goes, so that the emitters above can be used for it. */

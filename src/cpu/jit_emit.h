@@ -64,6 +64,7 @@ struct jit_stub {
     u8 flags;  /* where they are */
     struct jit_recipe recipe;
     s32 x87;   /* as jit_emit.x87_offset */
+    u8 slot;   /* 1 + the register whose slot RAX has behind the instruction; 0: none */
 };
 enum jit_exit_kind {
     EXIT_LINK,   /* to code in this page: found and linked by the run loop */
@@ -92,6 +93,10 @@ struct jit_emit {
     int code_size;
     bool windows; /* JIT_KEY_WINDOW */
     struct x86_mem at; /* the memory operand of the instruction under way */
+    int slot;          /* jit_slot.c: the host register whose slot is looked up in RAX; X86_NONE: none */
+    s64 slot_moved;    /* how far it may have moved since, in bytes */
+    bool rax_lent;     /* the instruction under way has the guest's RAX in RAX */
+    const struct jit_insn *under_way;
     u32 flags; /* FLAGS_*: where they are */
     struct jit_recipe recipe;
     struct jit_insn *insn;
@@ -137,6 +142,15 @@ struct x86_mem emit_based(struct jit_emit *e, const struct jit_insn *i, int reg,
 struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write);
 /* T1 or T2, whichever is not needed for *at, which may have to change for it. */
 int emit_spare(struct jit_emit *e, struct x86_mem *at);
+
+/* Whether a base register in the host's and a displacement are all of the address: it is in the base's slot or in the guards. */
+bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem);
+
+/* jit_slot.c: windows */
+void slot_look_up(struct x86_asm *a, int reg, int to); /* what is added to addresses in the slot of the one in `reg`, to `to` */
+int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg); /* the same; returns where it is: RAX or T2 */
+void slot_after(struct jit_emit *e, const struct jit_insn *i);      /* `i` was emitted */
+void slot_forget(struct jit_emit *e);
 
 /* jit_operand.c */
 void emit_same(struct jit_emit *e, const struct jit_insn *i);

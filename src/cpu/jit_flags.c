@@ -35,6 +35,7 @@ void flags_save(struct jit_emit *e)
 {
     if (e->flags & (FLAGS_RAX | FLAGS_MEMORY))
         return;
+    slot_forget(e);
     remake(e);
     flags_emit_save(&e->hot);
     e->flags |= FLAGS_RAX;
@@ -43,6 +44,7 @@ void flags_save(struct jit_emit *e)
 void flags_to_rax(struct jit_emit *e)
 {
     flags_save(e);
+    slot_forget(e);
     if (!(e->flags & FLAGS_RAX))
         asm_rm(&e->hot, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
     e->flags |= FLAGS_RAX;
@@ -66,6 +68,7 @@ void flags_to_host(struct jit_emit *e)
         e->flags |= FLAGS_HOST;
         return;
     }
+    slot_forget(e);
     if (!(e->flags & FLAGS_RAX))
         asm_rm(&e->hot, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
     asm_code(&e->hot, 0x04, 0x7f, 0x9e); /* add al, 0x7f: overflows iff AL is 1; sahf */

@@ -6,7 +6,6 @@
 #include "cpu/jit_emit.h"
 
 #include "cpu/decode.h"
-#include "cpu/window.h"
 
 static int guest_register(ZydisRegister r)
 {
@@ -86,15 +85,6 @@ static struct x86_mem tlb_at(const struct jit_emit *e, size_t member)
                             .disp = (s32)(tlb + offsetof(struct tlb, set) + (u64)set * sizeof(e->c->tlb->set[0]) + member)};
 }
 
-/* What is added to an address in the slot of `reg`, to T2. */
-static void emit_lookup(struct jit_emit *e, int reg)
-{
-    asm_rorx(&e->hot, T2, reg, WINDOW_SHIFT, true);
-    asm_rr(&e->hot, X86_MOVZX8, T2, T2);
-    asm_rm(&e->hot, X86_LOAD | X86_W, T2, (struct x86_mem){.base = HOST_VCPU, .index = T2, .scale = 3,
-                                                           .disp = VCPU_DISP(window_table)});
-}
-
 /* A page that is not in the window faults, and the slow path finds the flags where they are now. */
 static void window_stub(struct jit_emit *e, const struct jit_insn *i)
 {
@@ -102,8 +92,7 @@ static void window_stub(struct jit_emit *e, const struct jit_insn *i)
                                             .recipe = e->recipe, .x87 = e->x87_offset};
 }
 
-/* Whether a base register in the host's and a displacement are all of the address: it is in the base's slot or in the guards. */
-static bool base_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
 {
     bool no_base = i->zi.raw.sib.offset && i->zi.raw.modrm.mod == 0 && i->zi.raw.sib.base == 5;
 
@@ -124,14 +113,15 @@ static bool rip_alone(const struct jit_emit *e, const struct jit_insn *i, const 
 
 static struct x86_mem window_at(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp)
 {
-    emit_lookup(e, reg);
+    int slot = slot_of(e, i, reg);
+
     window_stub(e, i);
-    return (struct x86_mem){.base = reg, .index = T2, .disp = disp};
+    return (struct x86_mem){.base = reg, .index = slot, .disp = disp};
 }
 
 struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write)
 {
-    if (i->window && base_alone(e, i, mem))
+    if (i->window && window_base_alone(e, i, mem))
         return window_at(e, i, jit_host_register[guest_register(mem->base)], (s32)mem->disp.value);
     if (i->window && rip_alone(e, i, mem)) {
         asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(page_base));
@@ -161,7 +151,7 @@ struct x86_mem emit_checked(struct jit_emit *e, const struct jit_insn *i, u32 si
 
 int emit_spare(struct jit_emit *e, struct x86_mem *at)
 {
-    if (at->index == X86_NONE)
+    if (at->index != T2)
         return T2;
     if (at->base == T1) {
         asm_rm(&e->hot, X86_LEA | X86_W, T1, *at);

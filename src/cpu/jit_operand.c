@@ -413,6 +413,9 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
     bool shuttle = !accumulator_form(i) && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
     u32 site = 0;
 
+    e->rax_lent = shuttle;
+    if (shuttle)
+        slot_forget(e);
     if (i->window)
         flags_in_place(e, i, shuttle);
     else if (i->host_faults && (shuttle || i->reads_flags))

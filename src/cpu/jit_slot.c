@@ -1,0 +1,131 @@
+/* What a look-up in the window table found, kept in RAX for the next operand with that base: it holds for the whole slot and its
+ * guards, so it outlives small changes of the base. See cpu/window.h.
+ *
+ * RAX is otherwise where flags are saved, or lent to an instruction; either ends what is kept. */
+#include "cpu/jit_emit.h"
+
+#include <stdlib.h>
+
+#include "cpu/decode.h"
+#include "cpu/window.h"
+
+#define MOVED_MAX MIB(1) /* less than what the guards have beyond a displacement's reach */
+
+void slot_forget(struct jit_emit *e)
+{
+    e->slot = X86_NONE;
+}
+
+void slot_look_up(struct x86_asm *a, int reg, int to)
+{
+    asm_rorx(a, to, reg, WINDOW_SHIFT, true);
+    asm_rr(a, X86_MOVZX8, to, to);
+    asm_rm(a, X86_LOAD | X86_W, to, (struct x86_mem){.base = HOST_VCPU, .index = to, .scale = 3,
+                                                     .disp = VCPU_AT(window_table).disp});
+}
+
+/* Whether the flags can do without RAX; they are told to. */
+static bool rax_free(struct jit_emit *e)
+{
+    if (e->rax_lent || e->flags == FLAGS_RAX)
+        return false;
+    e->flags &= ~(u32)FLAGS_RAX;
+    return true;
+}
+
+static bool on_stack(const struct jit_insn *i)
+{
+    return i->kind == JIT_PUSH || i->kind == JIT_POP || i->kind == JIT_CALL || i->kind == JIT_RET;
+}
+
+/* The base register of an operand in a window, as a host register, or X86_NONE. */
+static int base_of(const struct jit_emit *e, const struct jit_insn *i)
+{
+    if (on_stack(i))
+        return jit_host_register[RSP];
+    return i->window && i->mem && window_base_alone(e, i, &i->mem->mem) ?
+               jit_host_register[register_offset(i->mem->mem.base) / 8] : X86_NONE;
+}
+
+static s64 constant(const struct jit_insn *i, int operand)
+{
+    return i->op[operand].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? llabs((long long)i->op[operand].imm.value.s) : (s64)GIB(2);
+}
+
+/* How far an instruction moves a register that it writes; GIB(2): anywhere. */
+static s64 moves(const struct jit_insn *i, int guest)
+{
+    if (i->zi.operand_width != 64)
+        return (s64)GIB(2);
+    if (guest == RSP && (i->kind == JIT_PUSH || (i->kind == JIT_POP && register_offset(i->op[0].reg.value) != RSP * 8)))
+        return 8;
+    switch (i->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_ADD: case ZYDIS_MNEMONIC_SUB: return constant(i, 1);
+    case ZYDIS_MNEMONIC_LEA:
+        return i->op[1].mem.base == i->op[0].reg.value && i->op[1].mem.index == ZYDIS_REGISTER_NONE ?
+                   llabs((long long)i->op[1].mem.disp.value) : (s64)GIB(2);
+    case ZYDIS_MNEMONIC_INC: case ZYDIS_MNEMONIC_DEC: return 1;
+    default: return (s64)GIB(2);
+    }
+}
+
+static int guest_of(int host)
+{
+    for (int n = 0; n < 16; n++)
+        if (jit_host_register[n] == host)
+            return n;
+    return RZERO;
+}
+
+/* How many of the following operands have that base, before it becomes another. */
+static int uses_ahead(const struct jit_emit *e, const struct jit_insn *i, int reg)
+{
+    int guest = guest_of(reg), uses = 0;
+
+    for (; i < e->insn + e->count; i++) {
+        if (i > e->under_way && base_of(e, i) == reg)
+            uses++;
+        if (i->writes >> guest & 1 && moves(i, guest) > (s64)KIB(64))
+            break;
+    }
+    return uses;
+}
+
+int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg)
+{
+    int ahead;
+
+    if (reg != T1 && reg == e->slot)
+        return X86_RAX;
+    e->under_way = i;
+    ahead = reg == T1 ? 0 : uses_ahead(e, i, reg);
+    if (ahead && (e->slot == X86_NONE || ahead > uses_ahead(e, i, e->slot)) && rax_free(e)) {
+        slot_look_up(&e->hot, reg, X86_RAX);
+        e->slot = reg;
+        e->slot_moved = 0;
+        return X86_RAX;
+    }
+    slot_look_up(&e->hot, reg, T2);
+    return T2;
+}
+
+/* Kinds of instructions that leave RAX alone unless they say otherwise. */
+static bool keeps(const struct jit_insn *i)
+{
+    switch (i->kind) {
+    case JIT_SAME: case JIT_NOTHING: case JIT_LEA: case JIT_PUSH: case JIT_POP: case JIT_LEAVE: return true;
+    default: return false;
+    }
+}
+
+void slot_after(struct jit_emit *e, const struct jit_insn *i)
+{
+    int guest = guest_of(e->slot);
+
+    if (e->slot == X86_NONE)
+        return;
+    if (i->writes >> guest & 1)
+        e->slot_moved += moves(i, guest);
+    if (!keeps(i) || e->slot_moved > (s64)MOVED_MAX)
+        slot_forget(e);
+}
