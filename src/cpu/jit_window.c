@@ -39,6 +39,7 @@ void jit_touch(struct vcpu *c, const struct insn *i, struct jit_touch *t)
     t->count = 0;
     if (!c->window_fault)
         return;
+    window_signalled(c);
     gva = on_stack(c, i) ? stack_address(c, i) : (c->lin_base[i->seg] + insn_ea(c, i)) & c->lin_mask;
     t->gva[0] = gva;
     t->gva[1] = (gva + OPERAND_MAX - 1) & c->lin_mask & PAGE_MASK;

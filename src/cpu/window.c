@@ -15,10 +15,11 @@
 
 #define CR3_ROOT 0x000ffffffffff000ull
 
-#define PROMOTE_HEAT 10000000ull /* instructions */
+#define PROMOTE_HEAT 30000000ull /* instructions */
 #define DEMOTIONS_MAX 6          /* each doubles the heat that is asked for, up to 2^6 times */
-#define DEBT_MAX 20000000        /* ns: some 2000 fills in a row are fine */
-#define ALLOWED_PERCENT 20       /* of the time, at one instruction a nanosecond */
+#define DEBT_MAX 25000000        /* some 10 ms */
+#define ALLOWED_PERCENT 15       /* of the time … */
+#define CYCLES_PER_INSN 2        /* … which instructions take, in cycles of the host's TSC */
 #define ROOM_FOR_ALL (1ull << 46) /* bytes of address space for all vCPUs' reservations */
 #define MAPS_FOR_ALL 24000       /* mappings; each may split what is around it. Linux allows a process 65530 */
 #define TOP ((1ull << 47) - MIB(64)) /* reservations end below: see window.h, and the page for vsyscall at the top of 2^64 */
@@ -308,7 +309,7 @@ void window_heat(struct vcpu *c, u64 instructions)
         return;
     s = space_for(c, current_cr3(c));
     s->heat += instructions;
-    s->debt = MAX(s->debt - (s64)instructions * ALLOWED_PERCENT / 100, 0);
+    s->debt = MAX(s->debt - (s64)instructions * CYCLES_PER_INSN * ALLOWED_PERCENT / 100, 0);
     if (!s->promoted && s->heat >= PROMOTE_HEAT << s->demotions)
         promote(c, s);
     else if (s->promoted && s->debt > DEBT_MAX)

@@ -34,6 +34,9 @@ static inline bool window_ready(struct vcpu *c)
     return c->window_state == WINDOW_ON && c->mmu_index == MMU_USER;
 }
 
+/* A signal took an instruction to its slow path: that costs. */
+void window_signalled(struct vcpu *c);
+
 /* Maps the page at gva, and neighbours, as the page tables allow without a slow path. False: `write` (reading) does need one. */
 bool window_fill(struct vcpu *c, u64 gva, bool write);
 

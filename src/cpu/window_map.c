@@ -9,9 +9,7 @@
 
 #include "cpu/xstate.h"
 
-#define FILL_COST 8000 /* ns, with the signal that led to it */
-#define DROP_COST 4000
-#define MAP_COST 2500
+#define SIGNAL_COST 7000 /* cycles */
 
 /* No page here is mapped: operands of 32-bit code that reach behind 4 GiB wrap around. */
 #define BEHIND_4G GIB(4)
@@ -124,6 +122,7 @@ static void unmap(u8 *at, u64 size)
 
 void window_space_empty(struct windows *w, struct window_space *s)
 {
+    u64 since = window_clock();
     u16 next;
 
     for (int n = 0; s->maps && n < s->slots; n++)
@@ -132,15 +131,13 @@ void window_space_empty(struct windows *w, struct window_space *s)
         next = w->chunk[n].next_of_space;
         chunk_free(w, n);
     }
-    if (s->maps) {
-        s->debt += DROP_COST + s->maps * 300;
-        w->count.drops++;
-    }
+    w->count.drops += !!s->maps;
     w->maps -= s->maps;
     s->maps = 0;
     s->chunks = 0;
     s->drop = s->large = false;
     s->dooms = 0;
+    window_charge(s, since);
 }
 
 /* Calls unmap() for each run of doomed pages. */
@@ -155,7 +152,6 @@ static void chunk_settle(struct windows *w, struct window_space *s, struct windo
 
         unmap(host_address(s, k->gva) + (u64)first * PAGE_SIZE, (u64)count * PAGE_SIZE);
         left = first + count == 64 ? 0 : left >> (first + count) << (first + count);
-        s->debt += DROP_COST;
         s->maps++; /* it may have split one */
         w->maps++;
         w->count.page_drops++;
@@ -167,6 +163,8 @@ static void chunk_settle(struct windows *w, struct window_space *s, struct windo
 
 void window_space_settle(struct windows *w, struct window_space *s)
 {
+    u64 since = window_clock();
+
     if (s->drop) {
         window_space_empty(w, s);
         return;
@@ -174,6 +172,7 @@ void window_space_settle(struct windows *w, struct window_space *s)
     for (int n = 0; n < s->dooms; n++)
         chunk_settle(w, s, &w->chunk[s->doom[n]]);
     s->dooms = 0;
+    window_charge(s, since);
 }
 
 static void chunk_doom(struct windows *w, struct window_space *s, struct window_chunk *k, u64 pages)
@@ -227,7 +226,6 @@ static bool run_map(struct vcpu *c, struct window_space *s, const struct run *r)
              (off_t)(r->hva - m->backing));
     s->maps += 1;
     c->windows->maps += 1;
-    s->debt += MAP_COST;
     c->windows->count.pages += r->size / PAGE_SIZE;
     return p == r->at;
 }
@@ -290,15 +288,12 @@ static bool fits(struct vcpu *c, u64 gva, bool write)
     return page.hva && (page.write || !write);
 }
 
-bool window_fill(struct vcpu *c, u64 gva, bool write)
+static bool fill(struct vcpu *c, struct window_space *s, u64 gva, bool write)
 {
     struct windows *w = c->windows;
-    struct window_space *s = w->current;
     struct window_slot *t;
     struct window_chunk *k;
 
-    w->count.faults++;
-    s->debt += FILL_COST;
     if (!fits(c, gva, write))
         return false;
     ext_save(c);
@@ -316,6 +311,23 @@ bool window_fill(struct vcpu *c, u64 gva, bool write)
     return true;
 }
 
+void window_signalled(struct vcpu *c)
+{
+    c->windows->count.faults++;
+    if (c->windows->current)
+        c->windows->current->debt += SIGNAL_COST;
+}
+
+bool window_fill(struct vcpu *c, u64 gva, bool write)
+{
+    struct window_space *s = c->windows->current;
+    u64 since = window_clock();
+    bool filled = fill(c, s, gva, write);
+
+    window_charge(s, since);
+    return filled;
+}
+
 /* ---- code ---- */
 
 static void page_protect(struct windows *w, struct window_chunk *k, int n)
@@ -330,7 +342,6 @@ static void page_protect(struct windows *w, struct window_chunk *k, int n)
     k->writable &= ~(1ull << n);
     s->maps++;
     w->maps++;
-    s->debt += DROP_COST;
 }
 
 void window_protect_code(struct vcpu *c, struct vcpu *self, const u8 *hva)

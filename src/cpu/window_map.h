@@ -47,7 +47,7 @@ struct window_space {
     u16 doom[WINDOW_DOOMED];
     u64 heat;             /* instructions since it was found or demoted */
     u32 demotions;
-    s64 debt;             /* nanoseconds that windows cost beyond what they may */
+    s64 debt;             /* cycles that windows cost beyond what they may */
 };
 
 struct windows {
@@ -69,6 +69,18 @@ struct windows {
         u64 promotions, demotions, fills, pages, faults, drops, page_drops, protects;
     } count;
 };
+
+/* What a space's windows cost is measured: from a reading of the host's TSC to now. A thread that was interrupted meanwhile does
+ * not count as so much work. */
+#define WINDOW_COST_MAX 200000
+static inline u64 window_clock(void)
+{
+    return __builtin_ia32_rdtsc();
+}
+static inline void window_charge(struct window_space *s, u64 since)
+{
+    s->debt += (s64)MIN(window_clock() - since, WINDOW_COST_MAX);
+}
 
 /* Drops all pages of a space, at once. */
 void window_space_empty(struct windows *w, struct window_space *s);
