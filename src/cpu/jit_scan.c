@@ -56,6 +56,12 @@ static bool general_same(const struct jit_insn *i)
            group == choose_nop;
 }
 
+/* Of the x87 instructions that no pending exception stops, those that change nothing. */
+static bool reads_x87_word(const struct jit_insn *i)
+{
+    return i->zi.mnemonic == M(FNSTSW) || i->zi.mnemonic == M(FNSTCW);
+}
+
 static bool vector_same(struct jit_emit *e, struct jit_insn *i, const struct insn_source *src)
 {
     const struct vector_isa *isa = vector_isa_find(src);
@@ -67,7 +73,7 @@ static bool vector_same(struct jit_emit *e, struct jit_insn *i, const struct ins
     if (!isa || !vector_isa_shown(e->c, isa, src) || vector_state_handler(i->zi.mnemonic))
         return false;
     class = vector_class_of(isa, src);
-    if (!(e->b->key >> (JIT_KEY_VECTOR_SHIFT + class) & 1) || class == VC_X87_CONTROL || class == VC_XSAVE)
+    if (!(e->b->key >> (JIT_KEY_VECTOR_SHIFT + class) & 1) || (class == VC_X87_CONTROL && !reads_x87_word(i)) || class == VC_XSAVE)
         return false;
     if (i->zi.mnemonic == M(MASKMOVQ) || i->zi.mnemonic == M(MASKMOVDQU) || i->zi.mnemonic == M(VMASKMOVDQU))
         return false;

@@ -1,5 +1,6 @@
-/* Instructions of kernels that are worth code of their own: SWAPGS, RDFSBASE and its like, CLI, STI, PUSHF, STAC, CLAC. What is
- * rare about them (privileges, interrupts that wait, features that CR4 turns off) is left to the interpreter's handlers. */
+/* Instructions of kernels that are worth code of their own: SWAPGS, RDFSBASE and its like, CLI, STI, PUSHF, STAC, CLAC; and of
+ * programs: LAHF, SAHF, CLD, STD. What is rare about them (privileges, interrupts that wait, features that CR4 turns off) is left
+ * to the interpreter's handlers. */
 #include "cpu/jit_emit.h"
 
 #include "cpu/cpuid.h"
@@ -30,6 +31,8 @@ enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
 
     switch (i->zi.mnemonic) {
     case M(CLI): case M(STI): return ring0 ? JIT_SYSTEM : JIT_INTERPRET;
+    case M(CLD): case M(STD): return JIT_SYSTEM;
+    case M(LAHF): case M(SAHF): return e->code_size != 8 || has_feature(e, FEAT_LAHF64) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(PUSHFD): case M(PUSHFQ): return whole ? JIT_SYSTEM : JIT_INTERPRET;
     case M(SWAPGS): return ring0 && e->code_size == 8 && has_feature(e, FEAT_LM) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(RDFSBASE): case M(RDGSBASE): case M(WRFSBASE): case M(WRGSBASE):
@@ -84,6 +87,33 @@ static void emit_sti(struct jit_emit *e, const struct jit_insn *i)
     stub = stub_new(e, i, X86_NE);
     rflags_set(e, FLAG_IF);
     jit_site_done(e, jit_site_at(e->j, stub->site));
+}
+
+/* The flags in RAX are in the order of the guest's AH. */
+static void emit_lahf(struct jit_emit *e)
+{
+    struct x86_asm *a = &e->hot;
+
+    flags_to_rax(e);
+    flags_clobber(e);
+    asm_rr(a, X86_LOAD, T1, HOST_FLAGS);
+    asm_ri(a, X86_AND, T1, (FLAGS_ARITH & 0xff) << 8);
+    asm_ri(a, X86_OR, T1, FLAG_1 << 8);
+    asm_ri(a, X86_AND | X86_W, jit_host_register[RAX], ~0xff00);
+    asm_rr(a, X86_OR | X86_W, jit_host_register[RAX], T1);
+}
+
+static void emit_sahf(struct jit_emit *e)
+{
+    struct x86_asm *a = &e->hot;
+
+    flags_to_rax(e); /* AL, which has OF, stays */
+    asm_rr(a, X86_LOAD, T1, jit_host_register[RAX]);
+    asm_ri(a, X86_AND, T1, 0xff00);
+    asm_rr(a, X86_MOVZX8, HOST_FLAGS, HOST_FLAGS);
+    asm_rr(a, X86_OR, HOST_FLAGS, T1);
+    e->flags = FLAGS_RAX;
+    e->recipe = (struct jit_recipe){0};
 }
 
 static void emit_swapgs(struct jit_emit *e)
@@ -177,6 +207,10 @@ void emit_system(struct jit_emit *e, const struct jit_insn *i)
     switch (i->zi.mnemonic) {
     case M(CLI): emit_cli(e); break;
     case M(STI): emit_sti(e, i); break;
+    case M(CLD): flags_clobber(e); rflags_clear(e, FLAG_DF); break;
+    case M(STD): flags_clobber(e); rflags_set(e, FLAG_DF); break;
+    case M(LAHF): emit_lahf(e); break;
+    case M(SAHF): emit_sahf(e); break;
     case M(SWAPGS): emit_swapgs(e); break;
     case M(PUSHFD): case M(PUSHFQ): emit_pushf(e, i); break;
     default: emit_base(e, i); break;
