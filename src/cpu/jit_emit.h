@@ -130,7 +130,9 @@ void flags_after_writes(struct jit_emit *e, const struct jit_insn *i); /* `i` wa
 void emit_recipe(struct x86_asm *a, const struct jit_recipe *r); /* to EFLAGS; uses T2 */
 
 /* jit_memory.c */
-void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1; may use T2 */
+/* An effective address to `to`, all 64 bits (wide X86_W) or 32; to T1, truncated to the address size. Both may use T1 and T2. */
+void emit_effective_to(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, int to, u32 wide);
+void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem);
 void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem); /* to T1 */
 void emit_add_base(struct jit_emit *e, int seg); /* of FS or GS, to the address in T1 */
 /* The address in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. By the TLB. */

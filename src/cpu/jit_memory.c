@@ -23,10 +23,9 @@ static int host_register(struct jit_emit *e, ZydisRegister r, int spare)
     return spare;
 }
 
-/* The effective address of [base + index * scale + disp] to T1, truncated to the address size. */
-void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+/* The effective address of [base + index * scale + disp]. */
+void emit_effective_to(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, int to, u32 wide)
 {
-    u32 wide = i->zi.address_width == 64 ? X86_W : 0;
     bool no_base = i->zi.raw.sib.offset && i->zi.raw.modrm.mod == 0 && i->zi.raw.sib.base == 5;
     struct x86_mem ea = {.base = X86_NONE, .index = X86_NONE, .disp = (s32)mem->disp.value};
 
@@ -44,14 +43,19 @@ void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDec
         ea.scale = __builtin_ctz(mem->scale | 0x100);
     }
     if (ea.base != X86_NONE && ea.index == X86_NONE && !ea.disp) {
-        if (ea.base != T1 || !wide)
-            asm_rr(&e->hot, X86_LOAD | wide, T1, ea.base);
+        if (ea.base != to || !wide)
+            asm_rr(&e->hot, X86_LOAD | wide, to, ea.base);
     } else if (ea.base == X86_NONE && ea.index == X86_NONE) {
-        asm_rr(&e->hot, 0xc7 | wide, 0, T1); /* mov r, imm32 */
+        asm_rr(&e->hot, 0xc7 | wide, 0, to); /* mov r, imm32 */
         asm_u32(&e->hot, (u32)ea.disp);
     } else {
-        asm_rm(&e->hot, X86_LEA | wide, T1, ea);
+        asm_rm(&e->hot, X86_LEA | wide, to, ea);
     }
+}
+
+void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    emit_effective_to(e, i, mem, T1, i->zi.address_width == 64 ? X86_W : 0);
 }
 
 void emit_add_base(struct jit_emit *e, int seg)

@@ -3,13 +3,15 @@
 #include "cpu/jit_emit.h"
 
 #include "cpu/decode.h"
+#include "cpu/exec.h"
 
 /* Guest register numbers of the explicit general-register operands, then host registers. NO_GPR: the field is something
  * else's. */
 #define NO_GPR (-2)
 struct places {
     int reg, rm, vvvv;
-    struct x86_mem at; /* the memory operand */
+    bool memory;       /* ModRM.rm is in memory … */
+    struct x86_mem at; /* … here */
 };
 
 static bool is_gpr(ZydisRegister r)
@@ -153,7 +155,8 @@ static struct places places_of(const struct jit_insn *i)
 {
     return (struct places){.reg = operand_number(reg_operand(i)),
                            .rm = operand_number(gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM)),
-                           .vvvv = operand_number(gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD))};
+                           .vvvv = operand_number(gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD)),
+                           .memory = i->mem != NULL};
 }
 
 static bool in_memory(int guest)
@@ -219,13 +222,13 @@ static void encode_legacy(struct x86_asm *a, const struct jit_insn *i, struct pl
 
     if (modrm && p.reg >= 0)
         r = p.reg >> 3;
-    if (modrm && i->mem)
+    if (modrm && p.memory)
         b = p.at.base >> 3 & 1;
     else if (modrm && p.rm >= 0)
         b = p.rm >> 3;
     else if (!modrm && p.reg >= 0)
         b = p.reg >> 3;
-    rex = (u8)(0x40 | w << 3 | r << 2 | (i->mem && p.at.index >= 8) << 1 | b);
+    rex = (u8)(0x40 | w << 3 | r << 2 | (p.memory && p.at.index >= 8) << 1 | b);
     encode_prefixes(a, i);
     if (rex != 0x40 || byte_operand(i))
         asm_byte(a, rex);
@@ -256,7 +259,7 @@ static void encode_vex(struct x86_asm *a, const struct jit_insn *i, struct place
 
     if (p.reg >= 0)
         first = (u8)((first & 0x7f) | (p.reg < 8) << 7);
-    if (i->mem)
+    if (p.memory)
         first = memory_bits(first, &p.at);
     else if (p.rm >= 0)
         first = (u8)((first & 0xdf) | (p.rm < 8) << 5);
@@ -272,7 +275,7 @@ static void encode_evex(struct x86_asm *a, const struct jit_insn *i, struct plac
 
     if (p.reg >= 0)
         first = (u8)((first & 0x6f) | (p.reg < 8) << 7 | 0x10);
-    if (i->mem)
+    if (p.memory)
         first = memory_bits(first, &p.at);
     else if (p.rm >= 0)
         first = (u8)((first & 0x9f) | 0x40 | (p.rm < 8) << 5);
@@ -289,7 +292,7 @@ static void encode(struct x86_asm *a, const struct jit_insn *i, struct places p)
     if (i->zi.attributes & ZYDIS_ATTRIB_HAS_MODRM) {
         int reg = p.reg >= 0 ? p.reg & 7 : i->zi.raw.modrm.reg;
 
-        if (i->mem)
+        if (p.memory)
             (i->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ? asm_modrm_mem_disp32 : asm_modrm_mem)(a, reg, p.at);
         else
             asm_byte(a, (u8)(0xc0 | reg << 3 | (p.rm >= 0 ? p.rm & 7 : i->zi.raw.modrm.rm)));
@@ -320,8 +323,15 @@ static bool accumulator_form(const struct jit_insn *i)
            ((opcode & 0xfe) == 0xa8 || (opcode < 0x40 && (opcode & 6) == 4));
 }
 
-/* The register for guest register *place, loaded into *spare if it has none; *spare becomes the next one. */
-static void place(struct jit_emit *e, int *where, int *spare)
+/* Whether nothing of a register's former value is left. */
+static bool overwritten(const struct jit_insn *i, const ZydisDecodedOperand *op)
+{
+    return op->actions == ZYDIS_OPERAND_ACTION_WRITE && op->size >= 32 && i->zi.mnemonic != ZYDIS_MNEMONIC_BSF &&
+           i->zi.mnemonic != ZYDIS_MNEMONIC_BSR;
+}
+
+/* The register for guest register *where: its own, or *spare, with its value if that is `read`; *spare becomes the next one. */
+static void place(struct jit_emit *e, bool read, int *where, int *spare)
 {
     int guest = *where;
 
@@ -330,9 +340,43 @@ static void place(struct jit_emit *e, int *where, int *spare)
     *where = jit_host_register[guest];
     if (*where != JIT_IN_MEMORY)
         return;
-    asm_rm(&e->hot, X86_LOAD | X86_W, *spare, GPR_AT(guest));
+    if (read)
+        asm_rm(&e->hot, X86_LOAD | X86_W, *spare, GPR_AT(guest));
     *where = *spare;
     *spare = T1;
+}
+
+/* Whether the register that ModRM.rm names may be a memory operand, where it is kept, instead: the memory form does the same. Not
+ * where it writes 32 bits, which clears the upper ones of a register, takes a bit from further away, locks, or leaves another OF. */
+static bool rm_as_memory(const struct jit_insn *i, const ZydisDecodedOperand *rm)
+{
+    if (!rm || !in_memory(guest_number(rm)) || i->vector || i->mem || (is_written(rm) && rm->size == 32))
+        return false;
+    switch (i->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_XCHG: case ZYDIS_MNEMONIC_XADD: case ZYDIS_MNEMONIC_CMPXCHG: return false;
+    case ZYDIS_MNEMONIC_BT: case ZYDIS_MNEMONIC_BTS: case ZYDIS_MNEMONIC_BTR: case ZYDIS_MNEMONIC_BTC: return false;
+    default: return choose_general(i->zi.mnemonic) != choose_shift;
+    }
+}
+
+/* Registers for the operands; some that are kept in memory stay there. */
+static void place_all(struct jit_emit *e, const struct jit_insn *i, struct places *p, int spare)
+{
+    const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
+    const ZydisDecodedOperand *vvvv = gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD);
+    bool one = p->reg >= 0 && p->reg == p->rm && in_memory(p->reg);
+
+    if (!one && rm_as_memory(i, rm)) {
+        p->memory = true;
+        p->at = GPR_AT(p->rm);
+        p->rm = NO_GPR;
+    }
+    place(e, one || !reg || !overwritten(i, reg), &p->reg, &spare);
+    if (one)
+        p->rm = p->reg;
+    else
+        place(e, !rm || !overwritten(i, rm), &p->rm, &spare);
+    place(e, !vvvv || !overwritten(i, vvvv), &p->vvvv, &spare);
 }
 
 static void place_back(struct jit_emit *e, const ZydisDecodedOperand *op, int host)
@@ -378,9 +422,7 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
         if (in_memory(p.reg) || in_memory(p.vvvv))
             spare = emit_spare(e, &p.at);
     }
-    place(e, &p.reg, &spare);
-    place(e, &p.rm, &spare);
-    place(e, &p.vvvv, &spare);
+    place_all(e, i, &p, spare);
     if (rax)
         asm_rr(&e->hot, X86_LOAD | X86_W, X86_RAX, jit_host_register[RAX]);
     high_copy(&e->hot, reg, rm, &p.reg);
@@ -395,7 +437,8 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
     /* where both are one register: MULX leaves the high half in it, which ModRM.reg names */
     place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD), p.vvvv);
     place_back(e, reg, p.reg);
-    place_back(e, rm, p.rm);
+    if (!p.memory)
+        place_back(e, rm, p.rm);
 }
 
 /* An instruction may fault at its memory operand when the flags are already where it wants them: in EFLAGS to be read, not in RAX
@@ -476,7 +519,11 @@ void emit_lea(struct jit_emit *e, const struct jit_insn *i)
     ZydisDecodedOperandMem mem = i->op[1].mem;
 
     mem.segment = ZYDIS_REGISTER_DS; /* an offset in it */
-    emit_linear(e, i, &mem);
+    if (!in_memory(guest) && wide != X86_66) {
+        emit_effective_to(e, i, &mem, jit_host_register[guest], i->zi.address_width == 64 ? wide : 0);
+        return;
+    }
+    emit_effective(e, i, &mem);
     if (!in_memory(guest)) {
         asm_rr(&e->hot, X86_LOAD | wide, jit_host_register[guest], T1);
     } else if (wide == X86_66) {
