@@ -54,9 +54,10 @@ static const struct range *range_of(const u8 *pc)
     return NULL;
 }
 
+/* #SS: a window's address that is not canonical, with RBP as its base. */
 static bool guest_trap(u64 trap)
 {
-    return trap == EXC_DE || trap == EXC_MF || trap == EXC_XM || trap == EXC_GP || trap == EXC_UD || trap == EXC_PF;
+    return trap == EXC_SS || trap == EXC_DE || trap == EXC_MF || trap == EXC_XM || trap == EXC_GP || trap == EXC_UD || trap == EXC_PF;
 }
 
 static bool redirect_translated(greg_t *gregs, const u8 *pc)

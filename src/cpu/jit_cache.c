@@ -371,7 +371,7 @@ static struct jit_block *block_by_code(const struct jit *j, u32 hot)
 static bool window_fault(struct vcpu *c, const struct jit_block *b, const struct jit_fault *f)
 {
     if (f->trap != EXC_PF)
-        c->window_fault = b->key & JIT_KEY_WINDOW && f->trap == EXC_GP ? WINDOW_FAULT_OTHER : 0;
+        c->window_fault = b->key & JIT_KEY_WINDOW && (f->trap == EXC_GP || f->trap == EXC_SS) ? WINDOW_FAULT_OTHER : 0;
     else if (b->key & JIT_KEY_WINDOW && window_covers(c, f->address))
         c->window_fault = f->error & 2 ? WINDOW_FAULT_WRITE : WINDOW_FAULT_READ;
     else
