@@ -1,4 +1,4 @@
-/* Instructions of kernels that are worth code of their own: SWAPGS, RDFSBASE and its like, CLI, STI, PUSHF, STAC, CLAC; and of
+/* Instructions of kernels that are worth code of their own: SWAPGS, RDFSBASE and its like, CLI, STI, PUSHF, RDPKRU, STAC, CLAC; and of
  * programs: LAHF, SAHF, CLD, STD. What is rare about them (privileges, interrupts that wait, features that CR4 turns off) is left
  * to the interpreter's handlers. */
 #include "cpu/jit_emit.h"
@@ -32,6 +32,7 @@ enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
     switch (i->zi.mnemonic) {
     case M(CLI): case M(STI): return ring0 ? JIT_SYSTEM : JIT_INTERPRET;
     case M(CLD): case M(STD): return JIT_SYSTEM;
+    case M(RDPKRU): return has_feature(e, FEAT_PKU) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(LAHF): case M(SAHF): return e->code_size != 8 || has_feature(e, FEAT_LAHF64) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(PUSHFD): case M(PUSHFQ): return whole ? JIT_SYSTEM : JIT_INTERPRET;
     case M(SWAPGS): return ring0 && e->code_size == 8 && has_feature(e, FEAT_LM) ? JIT_SYSTEM : JIT_INTERPRET;
@@ -114,6 +115,22 @@ static void emit_sahf(struct jit_emit *e)
     asm_rr(a, X86_OR, HOST_FLAGS, T1);
     e->flags = FLAGS_RAX;
     e->recipe = (struct jit_recipe){0};
+}
+
+static void emit_rdpkru(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct jit_stub *off, *not_zero;
+
+    flags_clobber(e);
+    asm_rm(&e->hot, 0xf7, 0, VCPU_AT(s.cr4)); /* test */
+    asm_u32(&e->hot, CR4_PKE);
+    off = stub_new(e, i, X86_E);
+    asm_rr(&e->hot, 0x85, X86_RCX, X86_RCX); /* test */
+    not_zero = stub_new(e, i, X86_NE);
+    asm_rm(&e->hot, X86_LOAD, jit_host_register[RAX], VCPU_AT(s.pkru));
+    asm_rr(&e->hot, X86_XOR, X86_RDX, X86_RDX);
+    jit_site_done(e, jit_site_at(e->j, off->site));
+    jit_site_done(e, jit_site_at(e->j, not_zero->site));
 }
 
 static void emit_swapgs(struct jit_emit *e)
@@ -211,6 +228,7 @@ void emit_system(struct jit_emit *e, const struct jit_insn *i)
     case M(STD): flags_clobber(e); rflags_set(e, FLAG_DF); break;
     case M(LAHF): emit_lahf(e); break;
     case M(SAHF): emit_sahf(e); break;
+    case M(RDPKRU): emit_rdpkru(e, i); break;
     case M(SWAPGS): emit_swapgs(e); break;
     case M(PUSHFD): case M(PUSHFQ): emit_pushf(e, i); break;
     default: emit_base(e, i); break;

@@ -1,5 +1,5 @@
 /* What kernels do all the time, so often that a translator makes code of its own of it: second bytes of registers, bits
- * anywhere in memory, PUSH of memory and of flags, SWAPGS, FSGSBASE, STAC and CLAC, CLI and STI. Each runs ROUNDS times with other
+ * anywhere in memory, PUSH of memory and of flags, SWAPGS, FSGSBASE, STAC and CLAC, RDPKRU, CLI and STI. Each runs ROUNDS times with other
  * values, and against the same done in another way. SDM vol. 2; vol. 3 §6.8. */
 #include "guest.h"
 
@@ -7,6 +7,8 @@
 #define ARITH 0x8d5ul
 #define FLAG_IF 0x200ul
 #define FLAG_AC 0x40000ul
+#define FLAG_DF 0x400ul
+#define CR4_PKE 0x400000ul
 #define CR4_FSGSBASE 0x10000ul
 #define CR4_SMAP 0x200000ul
 #define MSR_GS_BASE 0xc0000101u
@@ -16,7 +18,7 @@
 #define ICR_SELF 0x40000u
 #define VECTOR 0x61
 #define USER_VA 0x40000000000ul
-enum { EBX = 1 };
+enum { EBX = 1, ECX = 2 };
 
 static u64 state = 20261121;
 
@@ -352,6 +354,42 @@ static void smap(void)
     write_cr4(read_cr4() & ~CR4_SMAP);
 }
 
+/* ---- protection keys, direction ---- */
+
+static void do_rdpkru(void *arg) { asm volatile("rdpkru" : : "c"(arg) : "rax", "rdx"); }
+
+static void pkru(void)
+{
+    if (!feature(7, 0, ECX, 3))
+        return;
+    for (u32 n = 0; n < ROUNDS; n++) {
+        u64 value = (u32)next(), a = next(), d = next(), zf;
+
+        write_cr4(read_cr4() | CR4_PKE);
+        asm volatile("wrpkru" : : "a"(value), "c"(0), "d"(0));
+        asm volatile("cmp %[v], %[v]\n rdpkru\n setz %b[z]" : "=a"(a), "=d"(d), [z] "=r"(zf) : "c"(0), [v] "r"(value), "0"(a), "1"(d) : "cc");
+        same("RDPKRU", a, value);
+        same("RDPKRU: RDX", d, 0);
+        same("RDPKRU: ZF", zf & 1, 1);
+        same("RDPKRU with ECX 1", (u64)catch_fault(do_rdpkru, (void *)1), 13);
+        asm volatile("wrpkru" : : "a"(0), "c"(0), "d"(0));
+        write_cr4(read_cr4() & ~CR4_PKE);
+        same("RDPKRU without CR4.PKE", (u64)catch_fault(do_rdpkru, 0), 6);
+    }
+}
+
+static void direction(void)
+{
+    for (u32 n = 0; n < ROUNDS; n++) {
+        u64 down, up, zf;
+
+        asm volatile("cmp %%rsp, %%rsp\n std\n pushfq\n cld\n setz %b2\n pop %0\n pushfq\n pop %1" : "=r"(down), "=r"(up), "=r"(zf) : : "cc", "memory");
+        same("STD", down & FLAG_DF, FLAG_DF);
+        same("CLD", up & FLAG_DF, 0);
+        same("CLD: ZF", zf & 1, 1);
+    }
+}
+
 /* ---- interrupts ---- */
 
 static volatile u32 count;
@@ -416,6 +454,8 @@ void guest_main(void)
     bases();
     fsgsbase();
     smap();
+    pkru();
+    direction();
     pic_disable();
     lapic_write(0xf0, 0x1ff);
     windows();
