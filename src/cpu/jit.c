@@ -106,8 +106,10 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     }
     flags_after_writes(e, i);
     slot_after(e, i);
-    for (; stub < e->stubs; stub++)
+    for (; stub < e->stubs; stub++) {
         e->stub[stub].slot = (u8)(e->slot + 1);
+        e->stub[stub].in_loop = e->loop;
+    }
     if (i->x87)
         e->x87_offset = i->offset;
 }
@@ -118,6 +120,7 @@ static void emit_block(struct jit_emit *e)
 
     slot_forget(e);
     emit_entry(e);
+    loop_begin(e);
     for (; i < e->insn + e->count; i++) {
         if (i == e->pays)
             emit_budget_before(e, i);

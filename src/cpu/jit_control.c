@@ -212,7 +212,7 @@ void emit_goto_in_set(struct jit_emit *e, s64 offset, int set)
     exit_new(e, EXIT_LINK, offset, asm_jmp(&e->hot, NULL))->set = (u8)set;
 }
 
-static s64 target(const struct jit_insn *i)
+s64 jit_target(const struct jit_insn *i)
 {
     return i->offset + i->zi.length + (s64)i->op[0].imm.value.s;
 }
@@ -220,15 +220,20 @@ static s64 target(const struct jit_insn *i)
 void emit_jmp(struct jit_emit *e, const struct jit_insn *i)
 {
     x87_settle(e);
-    emit_goto(e, target(i));
+    emit_goto(e, jit_target(i));
 }
 
 void emit_jcc(struct jit_emit *e, const struct jit_insn *i)
 {
-    s64 to = target(i);
+    s64 to = jit_target(i);
 
     x87_settle(e);
     flags_to_host(e);
+    if (e->loop) {
+        asm_jcc(&e->hot, i->zi.opcode & 15, e->loop);
+        emit_goto(e, i->offset + i->zi.length);
+        return;
+    }
     exit_new(e, in_page(to) ? EXIT_LINK : EXIT_FAR, to, asm_jcc(&e->hot, i->zi.opcode & 15, NULL));
     emit_goto(e, i->offset + i->zi.length);
 }
@@ -262,7 +267,7 @@ void emit_call(struct jit_emit *e, const struct jit_insn *i)
 {
     x87_settle(e);
     emit_push_return(e, i);
-    emit_goto(e, target(i));
+    emit_goto(e, jit_target(i));
 }
 
 /* The operand of an indirect jump or call to T1. */
@@ -384,7 +389,10 @@ static void cold_resume(struct jit_emit *e, struct jit_site *site, int reg)
     const u8 *hot = e->j->code->exec + site->resume;
 
     site->resume = jit_code_offset(e->j, asm_here(&e->cold));
-    slot_look_up(&e->cold, reg, X86_RAX);
+    if (e->held_count)
+        loop_look_up(e, &e->cold);
+    else
+        slot_look_up(&e->cold, reg, X86_RAX);
     asm_jmp(&e->cold, hot);
 }
 
@@ -397,7 +405,7 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
         asm_link(&e->hot, s->jump, asm_here(&e->cold));
     emit_x87_note(e, &e->cold, s->x87);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
-    if (s->slot && site->resume)
+    if ((s->slot || s->in_loop) && site->resume)
         cold_resume(e, site, s->slot - 1);
 }
 

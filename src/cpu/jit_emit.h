@@ -64,6 +64,7 @@ struct jit_stub {
     u8 flags;  /* where they are */
     struct jit_recipe recipe;
     s32 x87;   /* as jit_emit.x87_offset */
+    bool in_loop; /* behind the look-ups of a loop */
     u8 slot;   /* 1 + the register whose slot RAX has behind the instruction; 0: none */
 };
 enum jit_exit_kind {
@@ -97,6 +98,9 @@ struct jit_emit {
     s64 slot_moved;    /* how far it may have moved since, in bytes */
     bool rax_lent;     /* the instruction under way has the guest's RAX in RAX */
     const struct jit_insn *under_way;
+    const u8 *loop;    /* jit_loop.c: where the block goes on that jumps to its start, with … */
+    int held[3];       /* … the slots of these in registers; LOOP_HOLDERS of them at most */
+    int held_count;
     u32 flags; /* FLAGS_*: where they are */
     struct jit_recipe recipe;
     struct jit_insn *insn;
@@ -153,6 +157,13 @@ void slot_look_up(struct x86_asm *a, int reg, int to); /* what is added to addre
 int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg); /* the same; returns where it is: RAX or T2 */
 void slot_after(struct jit_emit *e, const struct jit_insn *i);      /* `i` was emitted */
 void slot_forget(struct jit_emit *e);
+s64 slot_moves(const struct jit_insn *i, int guest); /* how far `i` moves a register that it writes; GIB(2): anywhere */
+
+/* jit_loop.c: after the entry; what the slow paths of a loop come back by; where the slot of a base is held, or X86_NONE */
+#define LOOP_HOLDERS 3
+void loop_begin(struct jit_emit *e);
+void loop_look_up(struct jit_emit *e, struct x86_asm *a);
+int loop_holder(const struct jit_emit *e, int reg);
 
 /* jit_operand.c */
 void emit_same(struct jit_emit *e, const struct jit_insn *i);
@@ -160,6 +171,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i);
 void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare);
 bool uses_high_byte(const struct jit_insn *i); /* AH, CH, DH, BH: some are turned around while it runs, so it must not fault then */
 bool can_emit_same(const struct jit_insn *i, int code_size);
+bool lea_direct(const struct jit_insn *i); /* it needs no other registers than its own */
 void emit_lea(struct jit_emit *e, const struct jit_insn *i);
 void emit_push(struct jit_emit *e, const struct jit_insn *i);
 void emit_pop(struct jit_emit *e, const struct jit_insn *i);
@@ -180,6 +192,7 @@ void emit_set_ac(struct jit_emit *e, const struct jit_insn *i);
 /* jit_control.c */
 void emit_entry(struct jit_emit *e);
 void emit_budget_before(struct jit_emit *e, const struct jit_insn *i); /* where `i` kills the flags */
+s64 jit_target(const struct jit_insn *i); /* of a relative jump, from the start of the page */
 void emit_jmp(struct jit_emit *e, const struct jit_insn *i);
 void emit_goto_in_set(struct jit_emit *e, s64 offset, int set); /* within the page, to code for that TLB set, which is set */
 void emit_jcc(struct jit_emit *e, const struct jit_insn *i);

@@ -468,7 +468,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
         site = e->stub[e->stubs - 1].site;
     } else if (i->host_faults) { /* a slow path that only a signal finds */
         site = jit_site_new(e, i, JIT_SITE_INSN);
-        e->stub[e->stubs++] = (struct jit_stub){.site = site, .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
+        e->stub[e->stubs++] = (struct jit_stub){.site = site, .flags = (u8)(i->window ? e->flags : e->flags & ~(u32)FLAGS_HOST),
                                                   .recipe = e->recipe, .x87 = e->x87_offset};
     }
     if (i->reads_flags)
@@ -510,6 +510,16 @@ static void site_done(struct jit_emit *e)
     struct jit_site *s = jit_site_at(e->j, e->stub[e->stubs - 1].site);
 
     jit_site_done(e, s);
+}
+
+bool lea_direct(const struct jit_insn *i)
+{
+    const ZydisDecodedOperandMem *mem = &i->op[1].mem;
+    bool no_base = i->zi.raw.sib.offset && i->zi.raw.modrm.mod == 0 && i->zi.raw.sib.base == 5;
+
+    return i->zi.operand_width != 16 && i->zi.address_width == 64 && !no_base && mem->base != ZYDIS_REGISTER_NONE &&
+           mem->base != ZYDIS_REGISTER_RIP && !in_memory(guest_number(&i->op[0])) && !in_memory(register_offset(mem->base) / 8) &&
+           (mem->index == ZYDIS_REGISTER_NONE || !in_memory(register_offset(mem->index) / 8));
 }
 
 void emit_lea(struct jit_emit *e, const struct jit_insn *i)

@@ -315,7 +315,9 @@ static bool window_wanted(struct jit_emit *e, const struct jit_insn *i)
 {
     switch (i->kind) {
     case JIT_SAME:
-        if (!i->mem || uses_high_byte(i)) /* a fault may find such a register turned around */
+        if (!i->mem)
+            return e->windows && i->host_faults; /* has no operand there, but the flags are found in the same way */
+        if (uses_high_byte(i)) /* a fault may find such a register turned around */
             return false;
         break;
     case JIT_PUSH: case JIT_POP: case JIT_LEAVE: case JIT_CALL: case JIT_JMP_INDIRECT: case JIT_CALL_INDIRECT:

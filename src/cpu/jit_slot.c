@@ -52,8 +52,7 @@ static s64 constant(const struct jit_insn *i, int operand)
     return i->op[operand].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? llabs((long long)i->op[operand].imm.value.s) : (s64)GIB(2);
 }
 
-/* How far an instruction moves a register that it writes; GIB(2): anywhere. */
-static s64 moves(const struct jit_insn *i, int guest)
+s64 slot_moves(const struct jit_insn *i, int guest)
 {
     if (i->zi.operand_width != 64)
         return (s64)GIB(2);
@@ -85,7 +84,7 @@ static int uses_ahead(const struct jit_emit *e, const struct jit_insn *i, int re
     for (; i < e->insn + e->count; i++) {
         if (i > e->under_way && base_of(e, i) == reg)
             uses++;
-        if (i->writes >> guest & 1 && moves(i, guest) > (s64)KIB(64))
+        if (i->writes >> guest & 1 && slot_moves(i, guest) > (s64)KIB(64))
             break;
     }
     return uses;
@@ -95,6 +94,8 @@ int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg)
 {
     int ahead;
 
+    if (e->held_count)
+        return loop_holder(e, reg);
     if (reg != T1 && reg == e->slot)
         return X86_RAX;
     e->under_way = i;
@@ -125,7 +126,7 @@ void slot_after(struct jit_emit *e, const struct jit_insn *i)
     if (e->slot == X86_NONE)
         return;
     if (i->writes >> guest & 1)
-        e->slot_moved += moves(i, guest);
+        e->slot_moved += slot_moves(i, guest);
     if (!keeps(i) || e->slot_moved > (s64)MOVED_MAX)
         slot_forget(e);
 }

@@ -32,6 +32,10 @@ CODE(64, do_call, "lea 8(%rbx), %rsp; lea 1f(%rip), %rdx; call *%rdx; 1: mov %rd
 CODE(64, do_cmpxchg, "mov %rax, %rdx; mov $0x1234567, %eax; lock cmpxchg %rdx, (%rbx); int3");
 
 CODE(64, do_read_behind, "mov (%rbx), %rax; int3"); /* which has not seen so much yet as do_read */
+/* Loops: RBX and RDI walk, RCX counts, RAX adds up. */
+CODE(64, do_sum, "1: add (%rbx), %rax; add $8, %rbx; dec %rcx; jne 1b; int3");
+CODE(64, do_sum_down, "1: add -0x1000(%rbx), %rax; lea -8(%rbx), %rbx; sub $1, %rcx; jne 1b; int3");
+CODE(64, do_copy, "1: mov (%rbx), %rdx; add %rdx, %rax; mov %rdx, 0x100(%rdi); add $8, %rbx; add $8, %rdi; dec %rcx; jne 1b; int3");
 CODE(32, do_read32, "mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es; jmp 1f; 1: mov (%ebx), %eax; int3");
 
 enum kind { READ, WRITE, ADD, CMPXCHG, CALL };
@@ -54,7 +58,7 @@ static u64 *pte[SPACES][PAGES], root[SPACES];
 static u8 *frame[FRAMES];
 static int current;
 static bool pcids, stale[SPACES]; /* entries changed that are only dropped when the space is loaded without NO_FLUSH */
-static int faults, successes;
+static int faults, successes, loops;
 static u32 seed;
 
 static u32 random32(void)
@@ -243,6 +247,38 @@ static void program_random(void)
     }
 }
 
+/* A loop from one mapped page on, perhaps to where it faults: then every register is as that round found it. */
+static void loop_random(void)
+{
+    static const u8 *const codes[] = {do_sum, do_sum_down, do_copy};
+    int k = (int)(random32() % 3);
+    u64 from = at[random32() % PAGES] + random32() % 512 * 8, to = at[random32() % PAGES] + random32() % 512 * 8;
+    struct frame f = frame_at(codes[k], 3);
+    u64 sum = 0, left = 1 + random32() % 900;
+    int fault;
+
+    f.rbx = k == 1 ? from + 0x1000 : from;
+    f.rdi = to - 0x100;
+    f.rcx = left;
+    f.rax = 0;
+    if (k == 2 && from - to + 0x4000 < 0x8000)
+        return; /* what is read may be what was written */
+    for (int n = 0; n < PAGES; n++) /* in two places */
+        for (int m = 0; k == 2 && m < PAGES; m++)
+            if (n != m && (*pte[current][n] ^ *pte[current][m]) >> 12 << 28 == 0)
+                return;
+    for (; left && allowed(from, false) && (k != 2 || allowed(to, true)); left--) {
+        sum += value_at(from);
+        from += k == 1 ? -8 : 8;
+        to += 8;
+    }
+    fault = !left ? 3 : (allowed(from, false) ? to : from) >> 47 ? 13 : 14;
+    must(enter(&f) == fault, "loop %d: vector %lu, %lu rounds left", k, caught.vector, left);
+    must(caught.rcx == left && (caught.rax == sum || (k == 2 && left)) && caught.rbx == (k == 1 ? from + 0x1000 : from),
+         "loop %d: %lu rounds left, not %lu; at %lx, not %lx; %lx, not %lx", k, caught.rcx, left, caught.rbx, from, caught.rax, sum);
+    loops++;
+}
+
 static void rounds(int count)
 {
     for (int n = 0; n < count; n++) {
@@ -252,6 +288,8 @@ static void rounds(int count)
             load((int)(random32() % SPACES), one_in(2));
         if (one_in(40))
             program_random();
+        if (one_in(10))
+            loop_random();
         access_random();
     }
 }
@@ -331,7 +369,7 @@ void guest_main(void)
         load(0, false);
         rounds(ROUNDS);
     }
-    print("%d accesses, %d faults\n", successes, faults);
+    print("%d accesses, %d faults, %d loops\n", successes, faults, loops);
     check(successes > ROUNDS / 4 && faults > ROUNDS / 8, "accesses and faults");
     not_canonical();
     behind_4g();
