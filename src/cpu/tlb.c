@@ -148,12 +148,6 @@ void tlb_note_large(struct tlb *tlb, u64 gva, int shift)
         large_set(tlb, gva >> 21 ^ 1);
 }
 
-void tlb_entry_protect_code(struct tlb_entry *t, u64 page)
-{
-    if (!(t->write & (TLB_INVALID | TLB_MMIO)) && (u64)t->page == page)
-        t->write = tlb_slow(tlb_page(t->write), (t->write & ~PAGE_MASK) | TLB_CODE);
-}
-
 static void protect_list(struct tlb *tlb, int set, const struct tlb_list *list, u64 page)
 {
     for (int n = 0; n < list->count; n++)

@@ -87,8 +87,6 @@ struct tlb {
 void tlb_entry_used(struct tlb *tlb, int set, u64 index, bool global);
 /* Makes an entry miss; `index` is its place in its set. */
 void tlb_entry_drop(struct tlb_entry *t, u64 index);
-/* Its writes take the slow path from now on, if they are to the RAM page at `page` of this process. */
-void tlb_entry_protect_code(struct tlb_entry *t, u64 page);
 /* Sets fetch_generation, and what depends on it. */
 void tlb_fetch_set(struct vcpu *c, u64 generation);
 
@@ -103,6 +101,13 @@ static inline u64 tlb_slow(u64 page, u64 reasons)
 static inline u64 tlb_page(u64 tag)
 {
     return tag & ~PAGE_MASK ? (tag & PAGE_MASK) ^ PAGE_SIZE : tag;
+}
+
+/* Writes take the slow path from now on, if they are to the RAM page at `page` of this process. */
+static inline void tlb_entry_protect_code(struct tlb_entry *t, u64 page)
+{
+    if (unlikely((u64)t->page == page) && !(t->write & (TLB_INVALID | TLB_MMIO)))
+        t->write = tlb_slow(tlb_page(t->write), (t->write & ~PAGE_MASK) | TLB_CODE);
 }
 
 static inline struct tlb_origin *tlb_origin(struct tlb *tlb, const struct tlb_entry *t)
