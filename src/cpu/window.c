@@ -252,18 +252,13 @@ static struct window_space *space_for(struct vcpu *c, u64 cr3)
     return oldest;
 }
 
-static bool paging_fits(const struct vcpu *c)
-{
-    return c->s.cr0 & CR0_PG && long_mode(c);
-}
-
 bool window_enter(struct vcpu *c)
 {
     struct windows *w = c->windows;
     struct window_space *s;
 
     c->window_state = WINDOW_OFF;
-    if (!w || !paging_fits(c))
+    if (!w || !(c->s.cr0 & CR0_PG))
         return false;
     s = space_for(c, current_cr3(c));
     s->used = ++w->clock;
@@ -305,7 +300,7 @@ void window_heat(struct vcpu *c, u64 instructions)
     struct windows *w = c->windows;
     struct window_space *s;
 
-    if (!w || w->always || c->mmu_index != MMU_USER || !paging_fits(c))
+    if (!w || w->always || c->mmu_index != MMU_USER || !(c->s.cr0 & CR0_PG))
         return;
     s = space_for(c, current_cr3(c));
     s->heat += instructions;
