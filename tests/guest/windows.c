@@ -36,6 +36,7 @@ CODE(64, do_read_behind, "mov (%rbx), %rax; int3"); /* which has not seen so muc
 CODE(64, do_sum, "1: add (%rbx), %rax; add $8, %rbx; dec %rcx; jne 1b; int3");
 CODE(64, do_sum_down, "1: add -0x1000(%rbx), %rax; lea -8(%rbx), %rbx; sub $1, %rcx; jne 1b; int3");
 CODE(64, do_copy, "1: mov (%rbx), %rdx; add %rdx, %rax; mov %rdx, 0x100(%rdi); add $8, %rbx; add $8, %rdi; dec %rcx; jne 1b; int3");
+CODE(64, do_busy, "1: .rept 14; add $1, %eax; .endr; dec %rcx; jne 1b; int3");
 CODE(32, do_read32, "mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es; jmp 1f; 1: mov (%ebx), %eax; int3");
 
 enum kind { READ, WRITE, ADD, CMPXCHG, CALL };
@@ -279,6 +280,18 @@ static void loop_random(void)
     loops++;
 }
 
+/* Where only busy address spaces are given windows, two are busy now. */
+static void be_busy(void)
+{
+    struct frame f = frame_at(do_busy, 3);
+
+    f.rcx = 2000000;
+    for (int s = 0; s < 2; s++) {
+        load(s, true);
+        must(enter(&f) == 3, "busy: vector %lu", caught.vector);
+    }
+}
+
 static void rounds(int count)
 {
     for (int n = 0; n < count; n++) {
@@ -367,6 +380,7 @@ void guest_main(void)
         pcids = again;
         write_cr4((read_cr4() & ~CR4_PCIDE) | (pcids ? CR4_PCIDE : 0));
         load(0, false);
+        be_busy();
         rounds(ROUNDS);
     }
     print("%d accesses, %d faults, %d loops\n", successes, faults, loops);
