@@ -24,6 +24,12 @@
 #define MAPS_FOR_ALL 24000       /* mappings; each may split what is around it. Linux allows a process 65530 */
 #define TOP ((1ull << 47) - MIB(64)) /* reservations end below: see window.h, and the page for vsyscall at the top of 2^64 */
 
+#ifdef VECTORS_SAVED_EARLY /* a sanitizer: it has a shadow for all that is mapped */
+#define HOST_HAS_ROOM false
+#else
+#define HOST_HAS_ROOM true
+#endif
+
 /* ---- life ---- */
 
 static u64 reservation_size(void)
@@ -67,7 +73,7 @@ int window_create(struct vcpu *c, struct err *e)
 {
     struct windows *w;
 
-    if (c->group->config.windows == CPU_WINDOWS_OFF)
+    if (!HOST_HAS_ROOM || c->group->config.windows == CPU_WINDOWS_OFF)
         return 0;
     w = calloc(1, sizeof(*w));
     if (!w)
