@@ -484,8 +484,12 @@ static void cold_not_canonical(struct jit_emit *e, const struct jit_exit *x)
     asm_link(&e->hot, canonical, asm_here(&e->hot));
 }
 
+/* The target may be in the other entry of the pair. */
 static void cold_miss(struct jit_emit *e, const struct jit_exit *x)
 {
+    asm_ri(&e->hot, X86_XOR | X86_W, T2, sizeof(struct jit_jump));
+    asm_rm(&e->hot, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
+    asm_jcc(&e->hot, X86_E, e->j->jump);
     if (x->site && e->code_size == 8)
         cold_not_canonical(e, x);
     asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(RIP));

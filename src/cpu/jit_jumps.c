@@ -182,15 +182,22 @@ static void note_page(struct vcpu *c, struct jit_jumps *t, u64 lin, const u8 *hv
     }
 }
 
+static void put(struct jit_jumps *t, u32 slot, struct jit_jump jump)
+{
+    if (t->at[slot].rip == JIT_NO_RIP)
+        t->fill[t->filled++] = (u16)slot;
+    t->at[slot] = jump;
+}
+
 void jit_jumps_add(struct vcpu *c, const struct jit_block *b)
 {
     struct jit_jumps *t = c->jumps;
     u64 rip = c->s.gpr[RIP];
     u32 slot = jit_jump_slot(rip);
 
-    if (t->at[slot].rip == JIT_NO_RIP)
-        t->fill[t->filled++] = (u16)slot;
-    t->at[slot] = (struct jit_jump){.rip = rip, .code = jit_block_code(b)};
+    if (t->at[slot].rip != JIT_NO_RIP && t->at[slot].rip != rip)
+        put(t, slot ^ 1, t->at[slot]); /* either place of the pair is as good for it */
+    put(t, slot, (struct jit_jump){.rip = rip, .code = jit_block_code(b)});
     note_page(c, t, rip, b->hva, tlb_origin(c->tlb, interp_fetch_entry(c, rip))->global);
     if (b->crossing)
         note_page(c, t, jit_crossing_linear(c), b->crossing->page, jit_crossing_global(c));

@@ -19,7 +19,7 @@ struct jit_jump {
 };
 
 struct jit_jumps {
-    struct jit_jump at[JIT_JUMPS]; /* first: vcpu.jumps points here for generated code */
+    _Alignas(64) struct jit_jump at[JIT_JUMPS]; /* first: vcpu.jumps points here for generated code */
     u16 fill[JIT_JUMPS];           /* which are in use */
     u32 filled;
     u32 key;
@@ -31,7 +31,8 @@ struct jit_jumps {
 };
 #define JIT_NO_RIP 0x8000000000000001ull /* not canonical; generated code compares whole addresses */
 
-/* Multiplied by 16 this is an entry's place; generated code computes the same. */
+/* Where an address is looked for first; then in the other entry of the pair. Multiplied by 16 this is the entry's place; generated
+ * code computes the same. */
 static inline u32 jit_jump_slot(u64 rip)
 {
     return (u32)rip * JIT_JUMP_FACTOR >> (32 - JIT_JUMPS_SHIFT);
@@ -44,9 +45,12 @@ void jit_jumps_select(struct vcpu *c, u32 key);
 /* The code for RIP in the selected table, or NULL. */
 static inline const u8 *jit_jumps_find(const struct vcpu *c)
 {
-    const struct jit_jump *k = &c->jumps->at[jit_jump_slot(c->s.gpr[RIP])];
+    u32 slot = jit_jump_slot(c->s.gpr[RIP]);
+    const struct jit_jump *first = &c->jumps->at[slot], *second = &c->jumps->at[slot ^ 1];
 
-    return k->rip == c->s.gpr[RIP] ? k->code : NULL;
+    if (first->rip == c->s.gpr[RIP])
+        return first->code;
+    return second->rip == c->s.gpr[RIP] ? second->code : NULL;
 }
 
 /* RIP leads to block b. */

@@ -4,9 +4,11 @@
  *                    flags in RAX and in EFLAGS
  *   exit             from translated code, a link's number or 0 in T2: back to enter()'s caller with that. Without a link RIP is
  *                    in s.gpr. Three of them: the flags are in EFLAGS, in RAX, in vcpu.cc
- *   slow             the same with a site's number in T2: calls jit_slow() and goes on where that says */
+ *   slow             the same with a site's number in T2: calls jit_slow() and goes on where that says
+ *   jump             from translated code, a jump table's entry in T2, its address in T1: to its code */
 #include "cpu/jit_cache.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_jumps.h"
 #include "cpu/jit_x87.h"
 
 /* RCX RDX RBX RBP RSI RDI R8 R9 R10 stand in themselves; RAX, RSP and R11 are the host's own business. */
@@ -92,6 +94,14 @@ static void emit_slow_thunk(struct x86_asm *a)
     emit_leave_c(a);
 }
 
+/* To the code of the entry in the jump table that T2 points at, whose address is in T1. */
+static void emit_jump_thunk(struct x86_asm *a)
+{
+    asm_ri(a, X86_AND | X86_W, T1, (s32)PAGE_MASK);
+    asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(page_base));
+    asm_rm(a, 0xff, 4, X86_AT(T2, offsetof(struct jit_jump, code))); /* jmp [] */
+}
+
 void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
 {
     struct jit *j = c->jit;
@@ -101,6 +111,8 @@ void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
     emit_exits(a, j);
     j->slow = asm_here(a);
     emit_slow_thunk(a);
+    j->jump = asm_here(a);
+    emit_jump_thunk(a);
 }
 
 const u8 *jit_exit_thunk(const struct jit *j, enum jit_exit_flags flags)
