@@ -80,6 +80,8 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     u32 stub = e->stubs;
 
     e->rax_lent = false;
+    e->stack_slot_before = e->stack_slot;
+    e->stack_slot = false;
     flags_before_writes(e, i);
     if (i->may_leave && !(e->flags & FLAGS_RECIPE) && !i->window)
         flags_save(e); /* but a fault in a window leaves them in EFLAGS */

@@ -123,14 +123,31 @@ static void shrink_all(struct jit *j)
     j->growth = 1;
 }
 
+static struct jit_block **hash_slot(const struct jit *j, const u8 *hva)
+{
+    u64 h = (u64)hva;
+
+    return &j->hash[(u32)(h ^ h >> 16) & (HASH_SIZE * j->growth - 1)];
+}
+
+/* Where there are few blocks it is they that are taken out. */
+static void hash_clear(struct jit *j)
+{
+    bool few = j->block_count < HASH_SIZE / 16;
+
+    for (u32 n = 0; n < j->block_count && few; n++)
+        *hash_slot(j, j->blocks[n]->hva) = NULL;
+    for (u32 n = 0; n < HASH_SIZE * j->growth && !few; n++)
+        __atomic_store_n(&j->hash[n], NULL, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
+}
+
 void jit_cache_flush(struct vcpu *c)
 {
     struct jit *j = c->jit;
 
+    hash_clear(j);
     if (j->growth > 1)
         shrink_all(j);
-    for (u32 n = 0; n < HASH_SIZE; n++)
-        __atomic_store_n(&j->hash[n], NULL, __ATOMIC_RELAXED); /* atomic: no memset, which uses vector registers */
     for (int n = 0; n < JIT_HEAT_SIZE / 8; n++) /* or what did not fit would all come back at once */
         __atomic_store_n((u64 *)j->heat + n, 0, __ATOMIC_RELAXED);
     for (int n = 0; n < JIT_MISSES; n++)
@@ -146,13 +163,6 @@ void jit_cache_flush(struct vcpu *c)
 }
 
 /* ---- blocks ---- */
-
-static struct jit_block **hash_slot(const struct jit *j, const u8 *hva)
-{
-    u64 h = (u64)hva;
-
-    return &j->hash[(u32)(h ^ h >> 16) & (HASH_SIZE * j->growth - 1)];
-}
 
 static void hash_insert(struct jit *j, struct jit_block *b)
 {
@@ -270,6 +280,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
     e->windows = key & JIT_KEY_WINDOW;
     e->stubs = e->exits = 0;
     e->x87_offset = -1;
+    e->stack_slot = false;
     return e;
 }
 

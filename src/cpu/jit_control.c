@@ -384,15 +384,17 @@ void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave)
 /* ---- cold code ---- */
 
 /* The slow path comes back with the flags in RAX, where the code behind the instruction has a slot. */
-static void cold_resume(struct jit_emit *e, struct jit_site *site, int reg)
+static void cold_resume(struct jit_emit *e, struct jit_site *site, const struct jit_stub *s)
 {
     const u8 *hot = e->j->code->exec + site->resume;
 
     site->resume = jit_code_offset(e->j, asm_here(&e->cold));
     if (e->held_count)
         loop_look_up(e, &e->cold);
-    else
-        slot_look_up(&e->cold, reg, X86_RAX);
+    else if (s->slot)
+        slot_look_up(&e->cold, s->slot - 1, X86_RAX);
+    if (s->stack_slot)
+        slot_look_up(&e->cold, jit_host_register[RSP], T2);
     asm_jmp(&e->cold, hot);
 }
 
@@ -405,8 +407,8 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
         asm_link(&e->hot, s->jump, asm_here(&e->cold));
     emit_x87_note(e, &e->cold, s->x87);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
-    if ((s->slot || s->in_loop) && site->resume)
-        cold_resume(e, site, s->slot - 1);
+    if ((s->slot || s->in_loop || s->stack_slot) && site->resume)
+        cold_resume(e, site, s);
 }
 
 /* From here on `hot` is where cold code goes, so that the emitters above can be used for it. */

@@ -64,6 +64,7 @@ struct jit_stub {
     u8 flags;  /* where they are */
     struct jit_recipe recipe;
     s32 x87;   /* as jit_emit.x87_offset */
+    bool stack_slot; /* the code behind wants the slot of RSP in T2 */
     bool in_loop; /* behind the look-ups of a loop */
     u8 slot;   /* 1 + the register whose slot RAX has behind the instruction; 0: none */
 };
@@ -93,6 +94,7 @@ struct jit_emit {
     struct x86_asm hot, cold;
     int code_size;
     bool windows; /* JIT_KEY_WINDOW */
+    bool stack_slot, stack_slot_before; /* T2 has the slot of RSP: behind the PUSH or POP under way; and from that before it */
     struct x86_mem at; /* the memory operand of the instruction under way */
     int slot;          /* jit_slot.c: the host register whose slot is looked up in RAX; X86_NONE: none */
     s64 slot_moved;    /* how far it may have moved since, in bytes */
@@ -154,6 +156,7 @@ bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const
 
 /* jit_slot.c: windows */
 void slot_look_up(struct x86_asm *a, int reg, int to); /* what is added to addresses in the slot of the one in `reg`, to `to` */
+void slot_stack_left(struct jit_emit *e, const struct x86_mem *at); /* a PUSH or POP at `at` leaves T2 alone behind its access */
 int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg); /* the same; returns where it is: RAX or T2 */
 void slot_after(struct jit_emit *e, const struct jit_insn *i);      /* `i` was emitted */
 void slot_forget(struct jit_emit *e);

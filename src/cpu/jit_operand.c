@@ -603,6 +603,7 @@ void emit_push(struct jit_emit *e, const struct jit_insn *i)
     }
     stack_move(e, -(s32)size);
     site_done(e);
+    slot_stack_left(e, &at);
 }
 
 void emit_pop(struct jit_emit *e, const struct jit_insn *i)
@@ -620,6 +621,8 @@ void emit_pop(struct jit_emit *e, const struct jit_insn *i)
     if (guest != RSP)
         stack_move(e, (s32)size);
     site_done(e);
+    if (!in_memory(guest) && guest != RSP)
+        slot_stack_left(e, &at);
 }
 
 void emit_leave(struct jit_emit *e, const struct jit_insn *i)

@@ -1,7 +1,8 @@
 /* What a look-up in the window table found, kept in RAX for the next operand with that base: it holds for the whole slot and its
  * guards, so it outlives small changes of the base. See cpu/window.h.
  *
- * RAX is otherwise where flags are saved, or lent to an instruction; either ends what is kept. */
+ * RAX is otherwise where flags are saved, or lent to an instruction; either ends what is kept. Runs of PUSH and POP, with the CALL or
+ * RET behind them, have the stack's slot in T2 from one to the next. */
 #include "cpu/jit_emit.h"
 
 #include <stdlib.h>
@@ -98,6 +99,10 @@ int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg)
         return loop_holder(e, reg);
     if (reg != T1 && reg == e->slot)
         return X86_RAX;
+    if (reg == jit_host_register[RSP] && e->stack_slot_before && on_stack(i) && !i->mem && e->x87_offset < 0) {
+        e->stub[e->stubs - 1].stack_slot = true; /* of the instruction before */
+        return T2;
+    }
     e->under_way = i;
     ahead = reg == T1 ? 0 : uses_ahead(e, i, reg);
     if (ahead && (e->slot == X86_NONE || ahead > uses_ahead(e, i, e->slot)) && rax_free(e)) {
@@ -108,6 +113,11 @@ int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg)
     }
     slot_look_up(&e->hot, reg, T2);
     return T2;
+}
+
+void slot_stack_left(struct jit_emit *e, const struct x86_mem *at)
+{
+    e->stack_slot = at->base == jit_host_register[RSP] && at->index == T2 && !e->held_count;
 }
 
 /* Kinds of instructions that leave RAX alone unless they say otherwise. */
