@@ -76,9 +76,15 @@ static bool running(const struct hpet *h)
     return h->s.config & CFG_ENABLE;
 }
 
+/* The counter at a reading of the clock. */
+static u64 counter_at(const struct hpet *h, u64 now)
+{
+    return running(h) ? h->s.base + now : h->s.base;
+}
+
 static u64 counter(const struct hpet *h)
 {
-    return running(h) ? h->s.base + clock_ticks(h) : h->s.base;
+    return counter_at(h, clock_ticks(h));
 }
 
 /* The bits in which comparator and counter are compared. */
@@ -147,17 +153,17 @@ static bool periodic(const struct hpet_timer_state *t)
     return t->config & TN_PERIODIC && t->period & width_mask(t);
 }
 
-/* The counter's way to the next match; 0: it matches now. */
-static u64 ticks_to_match(const struct hpet *h, const struct hpet_timer_state *t)
+/* The counter's way from `now` to the next match; 0: it matches now. */
+static u64 ticks_to_match(const struct hpet *h, const struct hpet_timer_state *t, u64 now)
 {
-    u64 left = (t->comparator - counter(h)) & width_mask(t);
+    u64 left = (t->comparator - counter_at(h, now)) & width_mask(t);
 
     return periodic(t) && t->period < FASTEST ? MAX(left, FASTEST) : left;
 }
 
-static void deadline_set(struct hpet *h, int n, u64 ticks)
+static void deadline_set(struct hpet *h, int n, u64 now, u64 ticks)
 {
-    u64 at = clock_ticks(h) + ticks;
+    u64 at = now + ticks;
     bool never = !running(h) || at < ticks || at > UINT64_MAX / TICK_NS;
 
     timer_state(h, n)->deadline = never ? TIMER_NEVER : at * TICK_NS;
@@ -166,7 +172,9 @@ static void deadline_set(struct hpet *h, int n, u64 ticks)
 
 static void timer_arm(struct hpet *h, int n)
 {
-    deadline_set(h, n, ticks_to_match(h, timer_state(h, n)));
+    u64 now = clock_ticks(h);
+
+    deadline_set(h, n, now, ticks_to_match(h, timer_state(h, n), now));
 }
 
 static void timers_arm(struct hpet *h)
@@ -175,27 +183,28 @@ static void timers_arm(struct hpet *h)
         timer_arm(h, n);
 }
 
-/* The first match after the counter's present value: whole periods from the last one. */
-static void comparator_advance(struct hpet *h, struct hpet_timer_state *t)
+/* The first match after the counter's value at `now`: whole periods from the last one. */
+static void comparator_advance(struct hpet *h, struct hpet_timer_state *t, u64 now)
 {
-    u64 mask = width_mask(t), period = t->period & mask, behind = (counter(h) - t->comparator) & mask;
+    u64 mask = width_mask(t), period = t->period & mask, behind = (counter_at(h, now) - t->comparator) & mask;
 
     t->comparator += (behind / period + 1) * period;
     if (t->config & TN_32BIT)
         t->comparator &= UINT32_MAX;
 }
 
-/* A one-shot match comes again when the counter has gone all the way round. */
+/* A one-shot match comes again when the counter has gone all the way round. All by one reading of the clock: if the host stopped us
+ * between two for a period, the comparator would be behind the second, and the timer silent until the counter is round. */
 static void timer_match(struct hpet *h, int n)
 {
     struct hpet_timer_state *t = timer_state(h, n);
-    u64 ticks;
+    u64 now = clock_ticks(h), ticks;
 
     if (periodic(t))
-        comparator_advance(h, t);
+        comparator_advance(h, t, now);
     timer_interrupt(h, n);
-    ticks = ticks_to_match(h, t);
-    deadline_set(h, n, ticks ? ticks : t->config & TN_32BIT ? 1ull << 32 : UINT64_MAX);
+    ticks = ticks_to_match(h, t, now);
+    deadline_set(h, n, now, ticks ? ticks : t->config & TN_32BIT ? 1ull << 32 : UINT64_MAX);
 }
 
 static void timer_due(void *ctx)

@@ -15,6 +15,7 @@ enum { LEVEL = 2, ENABLE = 4, PERIODIC = 8, VAL_SET = 0x40, BITS32 = 0x100 };
 
 static struct machine *m;
 static struct device *hpet;
+static int pin0_rises;
 static struct irq_probe irq0, irq8, pin[HPET_ROUTES];
 
 static void write4(u64 reg, u32 val)
@@ -204,6 +205,32 @@ static void missed_periods_are_one(void **unused)
     assert_int_equal(pin[0].rises, 2);
 }
 
+/* A wire that takes three periods to drive: the host stopped us there. */
+static void slow_wire(void *ctx, int pin, bool level)
+{
+    if (level)
+        clock_set(&m->clock, clock_now(&m->clock) + 10 * 15000);
+    pin0_rises += level;
+}
+
+static void a_host_that_stops_us_in_a_match_does_not_end_it(void **unused)
+{
+    struct hpet_wires w = wires(&irq0, &irq8, pin);
+
+    fixture_free(m);
+    w.ioapic[0].set = slow_wire;
+    pin0_rises = 0;
+    m = fixture_machine(1);
+    hpet = hpet_create(m, HPET, &w);
+    write8(timer_config(0), ENABLE | PERIODIC | VAL_SET | ROUTE(20));
+    write8(comparator(0), 5000);
+    write4(CFG, 1);
+    clock_set(&m->clock, 10 * 5000);
+    timer_queue_run(&m->timers);
+    assert_true(pin0_rises >= 1);
+    assert_true(timer_queue_next(&m->timers) <= clock_now(&m->clock)); /* that of 10000 is overdue */
+}
+
 /* A register access between a match and its callback does not lose the match. */
 static void accesses_do_not_lose_a_match(void **unused)
 {
@@ -282,7 +309,8 @@ int main(void)
         TEST(capabilities), TEST(counter_runs_while_enabled), TEST(one_shot_edge),
         TEST(a_comparator_in_the_past_waits_for_the_wrap), TEST(level_until_status_is_cleared),
         TEST(disabling_lowers_the_wire), TEST(routes_that_do_not_exist_do_not_stick), TEST(periodic_by_two_writes),
-        TEST(periodic_by_one_write), TEST(missed_periods_are_one), TEST(accesses_do_not_lose_a_match),
+        TEST(periodic_by_one_write), TEST(missed_periods_are_one),
+        TEST(a_host_that_stops_us_in_a_match_does_not_end_it), TEST(accesses_do_not_lose_a_match),
         TEST(tiny_periods_do_not_flood), TEST(legacy_replacement), TEST(state_moves)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
