@@ -404,7 +404,7 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     jit_touch(c, i, &touch);
     i->fn(c, i);
     ext_settle(c);
-    if (unlikely(touch.count))
+    if (unlikely(touch.count) && c->jit->epoch == epoch) /* or the site is forgotten */
         jit_touched(c, site, &touch);
     c->insn = NULL;
     if (i->ends_block && !s->resume)

@@ -25,7 +25,7 @@ void jit_engine_flush(struct vcpu *c);
 /* A fault of the host in translated code. */
 struct jit_fault {
     const u8 *pc;
-    u64 frame; /* RSP, which translated code keeps at its vCPU */
+    u64 frame; /* RSP, which translated code keeps inside its vCPU: see VCPU_POINT */
     u64 trap, error; /* the exception's vector and error code */
     u64 address; /* of a page fault */
 };

@@ -17,7 +17,7 @@ struct jit {
     u32 growth;              /* times the size that it began with */
     u64 insns;               /* translated, ever; as it was when the cache was last emptied or grew … */
     u64 filled_insns, filled_retired; /* … and how many had run */
-    u8 *arena;               /* blocks, links, decoded instructions */
+    u8 *arena;               /* blocks and links */
     struct jit_site *site;
     struct jit_emit *emit;   /* the block under way */
     struct jit_block **blocks; /* by where their hot code is */

@@ -1,7 +1,7 @@
 /* Blocks of one instruction that goes on in the next page: see jit_crossing.h.
  *
- * What such a block says depends on two mappings. So nothing links to its code: links and the interpreter's ways into
- * translated code lead to its gate, which asks the jump table, and the jump table is emptied when either mapping changes. */
+ * What such a block says depends on two mappings. So nothing links to its code: links lead to its gate, which asks the jump table,
+ * and the jump table is emptied when either mapping changes. */
 #include "cpu/jit_crossing.h"
 
 #include "cpu/access.h"

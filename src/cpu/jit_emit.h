@@ -156,8 +156,8 @@ bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const
 
 /* jit_slot.c: windows */
 void slot_look_up(struct x86_asm *a, int reg, int to); /* what is added to addresses in the slot of the one in `reg`, to `to` */
-void slot_stack_left(struct jit_emit *e, const struct x86_mem *at); /* a PUSH or POP at `at` leaves T2 alone behind its access */
 int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg); /* the same; returns where it is: RAX or T2 */
+void slot_stack_left(struct jit_emit *e, const struct x86_mem *at); /* a PUSH or POP at `at` leaves T2 alone behind its access */
 void slot_after(struct jit_emit *e, const struct jit_insn *i);      /* `i` was emitted */
 void slot_forget(struct jit_emit *e);
 s64 slot_moves(const struct jit_insn *i, int guest); /* how far `i` moves a register that it writes; GIB(2): anywhere */

@@ -170,7 +170,6 @@ void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool wri
     struct x86_asm *a = &e->hot;
     struct jit_stub *stub;
 
-
     static_assert(sizeof(struct tlb_entry) == 1 << (PAGE_SHIFT - 7), "the shift below makes byte offsets");
     asm_rorx(a, T2, T1, 7, false);
     asm_ri(a, X86_AND, T2, (TLB_ENTRIES - 1) << 5);
