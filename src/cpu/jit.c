@@ -80,8 +80,6 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     u32 stub = e->stubs;
 
     e->rax_lent = false;
-    e->stack_slot_before = e->stack_slot;
-    e->stack_slot = false;
     flags_before_writes(e, i);
     if (i->may_leave && !(e->flags & FLAGS_RECIPE) && !i->window)
         flags_save(e); /* but a fault in a window leaves them in EFLAGS */
@@ -108,6 +106,7 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     }
     flags_after_writes(e, i);
     slot_after(e, i);
+    stack_after(e, i);
     for (; stub < e->stubs; stub++) {
         e->stub[stub].slot = (u8)(e->slot + 1);
         e->stub[stub].in_loop = e->loop;
@@ -242,6 +241,8 @@ static const u8 *code_for(struct vcpu *c, u32 from)
 
 /* ---- running ---- */
 
+static_assert((BUDGET + JIT_INSNS_MAX) * WINDOW_STEP < (s64)WINDOW_WALK, "or RSP might walk out of the guards");
+
 static s64 whole_budget(const struct vcpu *c)
 {
     return jit_stressed(c, STRESS_FLUSH | STRESS_SMC) ? JIT_STRESS_BUDGET : BUDGET;
@@ -374,9 +375,8 @@ static const u8 *next_code(struct vcpu *c)
     return code;
 }
 
-/* From generated code: runs a site's instruction, all guest registers in s.gpr and flags in cc. Where to go on, or NULL: leave,
- * RIP is right. */
-const u8 *jit_slow(struct vcpu *c, u32 site)
+/* Runs a site's instruction. Where to go on, or NULL: leave, RIP is right. */
+static const u8 *site_run(struct vcpu *c, u32 site)
 {
     const struct jit_site *s = jit_site_at(c->jit, site);
     const u8 *resume = c->jit->code->exec + s->resume;
@@ -385,6 +385,7 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     bool ext = jit_block_at(c->jit, s->block)->ext, windows = jit_block_at(c->jit, s->block)->key & JIT_KEY_WINDOW;
     struct jit_touch touch;
 
+    assert(!windows || window_stack_holds(c));
     jit_x87_settle(c);
     if (s->kind == JIT_SITE_EXT_LOAD) {
         ext_load(c);
@@ -421,6 +422,16 @@ const u8 *jit_slow(struct vcpu *c, u32 site)
     if (ext)
         ext_load(c);
     return resume;
+}
+
+/* From generated code: all guest registers are in s.gpr and flags in cc. */
+const u8 *jit_slow(struct vcpu *c, u32 site)
+{
+    const u8 *code = site_run(c, site);
+
+    if (code)
+        window_stack_settle(c);
+    return code;
 }
 
 /* ---- life ---- */

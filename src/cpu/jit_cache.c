@@ -280,7 +280,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
     e->windows = key & JIT_KEY_WINDOW;
     e->stubs = e->exits = 0;
     e->x87_offset = -1;
-    e->stack_slot = false;
+    e->stack_checks = 0;
     return e;
 }
 

@@ -393,8 +393,6 @@ static void cold_resume(struct jit_emit *e, struct jit_site *site, const struct 
         loop_look_up(e, &e->cold);
     else if (s->slot)
         slot_look_up(&e->cold, s->slot - 1, X86_RAX);
-    if (s->stack_slot)
-        slot_look_up(&e->cold, jit_host_register[RSP], T2);
     asm_jmp(&e->cold, hot);
 }
 
@@ -407,7 +405,7 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
         asm_link(&e->hot, s->jump, asm_here(&e->cold));
     emit_x87_note(e, &e->cold, s->x87);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
-    if ((s->slot || s->in_loop || s->stack_slot) && site->resume)
+    if ((s->slot || s->in_loop) && site->resume)
         cold_resume(e, site, s);
 }
 
@@ -527,6 +525,7 @@ void emit_cold(struct jit_emit *e)
 {
     for (u32 n = 0; n < e->stubs; n++)
         cold_stub(e, &e->stub[n]);
+    stack_emit_cold(e);
     swap_regions(e);
     if (e->b->crossing)
         cold_gate(e);

@@ -64,7 +64,6 @@ struct jit_stub {
     u8 flags;  /* where they are */
     struct jit_recipe recipe;
     s32 x87;   /* as jit_emit.x87_offset */
-    bool stack_slot; /* the code behind wants the slot of RSP in T2 */
     bool in_loop; /* behind the look-ups of a loop */
     u8 slot;   /* 1 + the register whose slot RAX has behind the instruction; 0: none */
 };
@@ -94,7 +93,12 @@ struct jit_emit {
     struct x86_asm hot, cold;
     int code_size;
     bool windows; /* JIT_KEY_WINDOW */
-    bool stack_slot, stack_slot_before; /* T2 has the slot of RSP: behind the PUSH or POP under way; and from that before it */
+    u32 stack_checks;  /* jit_stack.c: RSP was checked so often, and … */
+    struct {
+        u32 jump;        /* … if the slot in `reg` was another, this displacement leads to what makes it the stack's, … */
+        const u8 *back;  /* … and back here */
+        int reg;
+    } stack_check[JIT_INSNS_MAX];
     struct x86_mem at; /* the memory operand of the instruction under way */
     int slot;          /* jit_slot.c: the host register whose slot is looked up in RAX; X86_NONE: none */
     s64 slot_moved;    /* how far it may have moved since, in bytes */
@@ -157,10 +161,17 @@ bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const
 /* jit_slot.c: windows */
 void slot_look_up(struct x86_asm *a, int reg, int to); /* what is added to addresses in the slot of the one in `reg`, to `to` */
 int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg); /* the same; returns where it is: RAX or T2 */
-void slot_stack_left(struct jit_emit *e, const struct x86_mem *at); /* a PUSH or POP at `at` leaves T2 alone behind its access */
 void slot_after(struct jit_emit *e, const struct jit_insn *i);      /* `i` was emitted */
 void slot_forget(struct jit_emit *e);
 s64 slot_moves(const struct jit_insn *i, int guest); /* how far `i` moves a register that it writes; GIB(2): anywhere */
+
+/* jit_stack.c */
+struct x86_mem stack_at(int reg, s32 disp); /* an operand in the stack's slot, or in the guards around it */
+bool stack_moves_far(const struct jit_insn *i); /* RSP, by more than a small constant, so that code behind it checks */
+void stack_after(struct jit_emit *e, const struct jit_insn *i); /* `i` was emitted */
+/* RSP was moved to the slot that was looked up in `reg`; the flags before `i` are still to be kept. */
+void stack_moved(struct jit_emit *e, const struct jit_insn *i, int reg);
+void stack_emit_cold(struct jit_emit *e);
 
 /* jit_loop.c: after the entry; what the slow paths of a loop come back by; where the slot of a base is held, or X86_NONE */
 #define LOOP_HOLDERS 3

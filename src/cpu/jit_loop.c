@@ -72,7 +72,7 @@ static bool hold(struct jit_emit *e, const struct jit_insn *i)
         return false;
     guest = register_offset(mem->base) / 8;
     host = jit_host_register[guest];
-    if (loop_holder(e, host) != X86_NONE)
+    if (guest == RSP || loop_holder(e, host) != X86_NONE)
         return true;
     if (e->held_count == LOOP_HOLDERS || !steady(e, guest))
         return false;
@@ -90,7 +90,7 @@ static bool plan(struct jit_emit *e)
         jit_target(last) != e->insn[0].offset)
         return false;
     for (const struct jit_insn *i = e->insn; i < last; i++)
-        if (!frugal(i) || (i->mem && i->kind == JIT_SAME && !hold(e, i)))
+        if (!frugal(i) || stack_moves_far(i) || (i->mem && i->kind == JIT_SAME && !hold(e, i)))
             return false;
     return e->held_count;
 }

@@ -117,9 +117,13 @@ static bool rip_alone(const struct jit_emit *e, const struct jit_insn *i, const 
 
 static struct x86_mem window_at(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp)
 {
-    int slot = slot_of(e, i, reg);
+    int slot = X86_NONE;
 
+    if (e->code_size == 8 && reg != jit_host_register[RSP])
+        slot = slot_of(e, i, reg);
     window_stub(e, i);
+    if (slot == X86_NONE)
+        return stack_at(reg, disp);
     return (struct x86_mem){.base = reg, .index = slot, .disp = disp};
 }
 

@@ -284,6 +284,8 @@ static void encode_evex(struct x86_asm *a, const struct jit_insn *i, struct plac
 
 static void encode(struct x86_asm *a, const struct jit_insn *i, struct places p)
 {
+    if (p.memory)
+        asm_segment(a, p.at);
     switch (i->zi.encoding) {
     case ZYDIS_INSTRUCTION_ENCODING_VEX: encode_vex(a, i, p); break;
     case ZYDIS_INSTRUCTION_ENCODING_EVEX: encode_evex(a, i, p); break;
@@ -603,7 +605,6 @@ void emit_push(struct jit_emit *e, const struct jit_insn *i)
     }
     stack_move(e, -(s32)size);
     site_done(e);
-    slot_stack_left(e, &at);
 }
 
 void emit_pop(struct jit_emit *e, const struct jit_insn *i)
@@ -621,8 +622,6 @@ void emit_pop(struct jit_emit *e, const struct jit_insn *i)
     if (guest != RSP)
         stack_move(e, (s32)size);
     site_done(e);
-    if (!in_memory(guest) && guest != RSP)
-        slot_stack_left(e, &at);
 }
 
 void emit_leave(struct jit_emit *e, const struct jit_insn *i)
@@ -631,10 +630,12 @@ void emit_leave(struct jit_emit *e, const struct jit_insn *i)
     int bp = jit_host_register[RBP];
     struct x86_mem at = emit_based(e, i, bp, 0, size, false);
 
-    asm_rm(&e->hot, X86_LOAD | wide, T2, at);
+    asm_rm(&e->hot, X86_LOAD | wide, T1, at);
     asm_rm(&e->hot, X86_LEA | wide, jit_host_register[RSP], X86_AT(bp, (s32)size));
-    asm_rr(&e->hot, X86_LOAD | wide, bp, T2);
-    site_done(e);
+    asm_rr(&e->hot, X86_LOAD | wide, bp, T1);
+    if (i->window && size == 8)
+        stack_moved(e, i, at.index); /* to the slot of RBP, or to the guards */
+    site_done(e); /* behind that: C has seen to it, and the slow path comes back without the slot */
 }
 
 /* MOV between the accumulator and an absolute address. */

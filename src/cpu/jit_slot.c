@@ -1,8 +1,8 @@
 /* What a look-up in the window table found, kept in RAX for the next operand with that base: it holds for the whole slot and its
  * guards, so it outlives small changes of the base. See cpu/window.h.
  *
- * RAX is otherwise where flags are saved, or lent to an instruction; either ends what is kept. Runs of PUSH and POP, with the CALL or
- * RET behind them, have the stack's slot in T2 from one to the next. */
+ * RAX is otherwise where flags are saved, or lent to an instruction; either ends what is kept. The slot of RSP is elsewhere:
+ * jit_stack.c. */
 #include "cpu/jit_emit.h"
 
 #include <stdlib.h>
@@ -34,16 +34,9 @@ static bool rax_free(struct jit_emit *e)
     return true;
 }
 
-static bool on_stack(const struct jit_insn *i)
-{
-    return i->kind == JIT_PUSH || i->kind == JIT_POP || i->kind == JIT_CALL || i->kind == JIT_RET;
-}
-
 /* The base register of an operand in a window, as a host register, or X86_NONE. */
 static int base_of(const struct jit_emit *e, const struct jit_insn *i)
 {
-    if (on_stack(i))
-        return jit_host_register[RSP];
     return i->window && i->mem && window_base_alone(e, i, &i->mem->mem) ?
                jit_host_register[register_offset(i->mem->mem.base) / 8] : X86_NONE;
 }
@@ -64,6 +57,7 @@ s64 slot_moves(const struct jit_insn *i, int guest)
     case ZYDIS_MNEMONIC_LEA:
         return i->op[1].mem.base == i->op[0].reg.value && i->op[1].mem.index == ZYDIS_REGISTER_NONE ?
                    llabs((long long)i->op[1].mem.disp.value) : (s64)GIB(2);
+    case ZYDIS_MNEMONIC_AND: return i->op[1].imm.value.s < 0 ? constant(i, 1) : (s64)GIB(2); /* aligns */
     case ZYDIS_MNEMONIC_INC: case ZYDIS_MNEMONIC_DEC: return 1;
     default: return (s64)GIB(2);
     }
@@ -99,10 +93,6 @@ int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg)
         return loop_holder(e, reg);
     if (reg != T1 && reg == e->slot)
         return X86_RAX;
-    if (reg == jit_host_register[RSP] && e->stack_slot_before && on_stack(i) && !i->mem && e->x87_offset < 0) {
-        e->stub[e->stubs - 1].stack_slot = true; /* of the instruction before */
-        return T2;
-    }
     e->under_way = i;
     ahead = reg == T1 ? 0 : uses_ahead(e, i, reg);
     if (ahead && (e->slot == X86_NONE || ahead > uses_ahead(e, i, e->slot)) && rax_free(e)) {
@@ -113,11 +103,6 @@ int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg)
     }
     slot_look_up(&e->hot, reg, T2);
     return T2;
-}
-
-void slot_stack_left(struct jit_emit *e, const struct x86_mem *at)
-{
-    e->stack_slot = at->base == jit_host_register[RSP] && at->index == T2 && !e->held_count;
 }
 
 /* Kinds of instructions that leave RAX alone unless they say otherwise. */

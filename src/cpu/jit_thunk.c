@@ -10,6 +10,7 @@
 #include "cpu/jit_emit.h"
 #include "cpu/jit_jumps.h"
 #include "cpu/jit_x87.h"
+#include "cpu/window.h"
 
 /* RCX RDX RBX RBP RSI RDI R8 R13 stand in themselves; RAX, RSP, R11 and R12 are the host's own business. In memory are those that
  * compilers use least: R9 to R11 and R15 are in 8 % of gcc's instructions, R12 to R15 in 18 %. */
@@ -128,8 +129,10 @@ const u8 *jit_slow_thunk(const struct jit *j)
 
 u32 jit_enter(struct vcpu *c, const u8 *code)
 {
-    u32 link = ((u32(*)(struct vcpu *, const u8 *))(uintptr_t)c->jit->enter)(c, code);
+    u32 link;
 
+    window_stack_load(c);
+    link = ((u32(*)(struct vcpu *, const u8 *))(uintptr_t)c->jit->enter)(c, code);
     jit_x87_settle(c);
     return link;
 }

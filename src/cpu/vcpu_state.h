@@ -132,6 +132,7 @@ struct vcpu {
     u64 scratch;         /* of the instruction under way: the target of an indirect call, what is pushed */
     struct jit_jumps *jumps; /* the table that holds now */
     u64 lin_base[6];     /* segment bases as they apply: 0 for ES, CS, SS, DS in 64-bit mode */
+    u64 window_stack;    /* the host's GS base while code for windows runs: see cpu/jit_stack.c */
     u64 x87_operand;     /* effective address of the last x87 memory operand in translated code; and … */
     u32 x87_note;        /* … which instruction was the last: see cpu/jit_x87.h; 0: none since control was in C */
     u16 cc;              /* arithmetic flags as LAHF; SETO AL leave them: high byte SF ZF AF PF CF, bit 0 OF */

@@ -6,7 +6,9 @@
 #include "cpu/window_map.h"
 
 #include <errno.h>
+#include <asm/hwcap2.h>
 #include <stdlib.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 #include "base/trace.h"
@@ -24,6 +26,8 @@
 #define MAPS_FOR_ALL 24000       /* mappings; each may split what is around it. Linux allows a process 65530 */
 #define TOP ((1ull << 47) - MIB(64)) /* reservations end below: see window.h, and the page for vsyscall at the top of 2^64 */
 
+#define NO_STACK 1 /* no entry of the table is */
+
 #ifdef VECTORS_SAVED_EARLY /* a sanitizer: it has a shadow for all that is mapped */
 #define HOST_HAS_ROOM false
 #else
@@ -31,6 +35,12 @@
 #endif
 
 /* ---- life ---- */
+
+/* Of RDGSBASE and WRGSBASE, from Linux 5.9 on. */
+static bool host_lends_gs(void)
+{
+    return getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+}
 
 static u64 reservation_size(void)
 {
@@ -73,7 +83,7 @@ int window_create(struct vcpu *c, struct err *e)
 {
     struct windows *w;
 
-    if (!HOST_HAS_ROOM || c->group->config.windows == CPU_WINDOWS_OFF)
+    if (!HOST_HAS_ROOM || !host_lends_gs() || c->group->config.windows == CPU_WINDOWS_OFF)
         return 0;
     w = calloc(1, sizeof(*w));
     if (!w)
@@ -315,6 +325,50 @@ void window_heat(struct vcpu *c, u64 instructions)
         promote(c, s);
     else if (s->promoted && s->debt > DEBT_MAX)
         demote(c, s);
+}
+
+/* ---- the stack ---- */
+
+static void gs_base_load(struct vcpu *c, u64 base)
+{
+    c->window_stack = base;
+    __asm__ volatile("wrgsbase %0" : : "r"(base));
+}
+
+static u64 entry_of(const struct vcpu *c, u64 gva)
+{
+    return c->window_table[gva >> WINDOW_SHIFT & (ARRAY_SIZE(c->window_table) - 1)];
+}
+
+static u64 stack_entry(const struct vcpu *c)
+{
+    return entry_of(c, code64(c) ? c->s.gpr[RSP] : 0);
+}
+
+static bool for_windows(const struct vcpu *c)
+{
+    return c->window_state == WINDOW_ON && c->mmu_index == MMU_USER;
+}
+
+void window_stack_load(struct vcpu *c)
+{
+    if (for_windows(c))
+        gs_base_load(c, stack_entry(c));
+    else
+        c->window_stack = NO_STACK;
+}
+
+void window_stack_settle(struct vcpu *c)
+{
+    if (for_windows(c) && c->window_stack != stack_entry(c))
+        gs_base_load(c, stack_entry(c));
+}
+
+bool window_stack_holds(const struct vcpu *c)
+{
+    u64 sp = c->s.gpr[RSP], base = c->window_stack;
+
+    return base == stack_entry(c) || (code64(c) && (base == entry_of(c, sp - WINDOW_WALK) || base == entry_of(c, sp + WINDOW_WALK)));
 }
 
 /* ---- dropping ---- */

@@ -18,6 +18,8 @@
 #include "cpu/tlb.h"
 
 #define WINDOW_SHIFT 39 /* log of a slot's size */
+#define WINDOW_STEP (s64)(KIB(64) + 16) /* by how much one instruction moves RSP at most without a check: see cpu/jit_stack.c … */
+#define WINDOW_WALK GIB(2) /* … and all of them until control is in C again */
 
 int window_create(struct vcpu *c, struct err *e); /* c->windows; NULL where they are off or the host has no room for them */
 void window_free(struct vcpu *c);
@@ -33,6 +35,13 @@ static inline bool window_ready(struct vcpu *c)
         window_enter(c);
     return c->window_state == WINDOW_ON && c->mmu_index == MMU_USER;
 }
+
+/* Before translated code is entered, or gone on with: if it is for windows, the host's GS base becomes what is added to addresses
+ * in the slot that the stack is in. The second after the first in the same thread, with nothing else between that loads GS. */
+void window_stack_load(struct vcpu *c);
+void window_stack_settle(struct vcpu *c);
+/* Whether RSP is where code for windows may have it: in that slot, or in the guards. */
+bool window_stack_holds(const struct vcpu *c);
 
 /* A signal took an instruction to its slow path: that costs. */
 void window_signalled(struct vcpu *c);

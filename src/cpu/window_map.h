@@ -4,7 +4,8 @@
 #include "cpu/window.h"
 
 #define WINDOW_SIZE (1ull << WINDOW_SHIFT)
-#define WINDOW_GUARD (GIB(2) + MIB(2)) /* on both sides: operands at displacements from a looked-up base reach so far */
+/* On both sides. Operands reach so far from an address in a slot: by a displacement, GIB(2), and RSP's walk. */
+#define WINDOW_GUARD (GIB(2) + WINDOW_WALK + MIB(2))
 #define WINDOW_SPACES 8       /* of a vCPU */
 #define WINDOW_SPACE_SLOTS 6  /* of a space: a program, its heap, its libraries and its stack take two to four */
 #define WINDOW_RESERVATIONS 24 /* of a vCPU, at most */

@@ -92,8 +92,15 @@ void asm_modrm_mem_disp32(struct x86_asm *a, int reg, struct x86_mem mem)
     modrm_mem(a, reg, mem, 2);
 }
 
+void asm_segment(struct x86_asm *a, struct x86_mem mem)
+{
+    if (mem.gs)
+        asm_byte(a, 0x65);
+}
+
 void asm_rm(struct x86_asm *a, u32 opcode, int reg, struct x86_mem mem)
 {
+    asm_segment(a, mem);
     asm_opcode(a, opcode, reg, mem.index == X86_NONE ? 0 : mem.index, mem.base == X86_NONE ? 0 : mem.base);
     asm_modrm_mem(a, reg, mem);
 }

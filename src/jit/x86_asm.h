@@ -37,6 +37,7 @@ struct x86_asm {
 struct x86_mem {
     int base, index, scale;
     s32 disp;
+    bool gs; /* relative to the base of GS */
 };
 #define X86_AT(base_, disp_) ((struct x86_mem){.base = (base_), .index = X86_NONE, .disp = (disp_)})
 
@@ -55,6 +56,8 @@ void asm_rm(struct x86_asm *a, u32 opcode, int reg, struct x86_mem mem);
 /* ADD, OR, AND, SUB, XOR, CMP of a register (opcode as above) and an immediate; 64 bits with X86_W. */
 void asm_ri(struct x86_asm *a, u32 opcode, int reg, s32 imm);
 
+/* The prefix for the operand's segment, if it needs one: first of an instruction whose opcode is the caller's. */
+void asm_segment(struct x86_asm *a, struct x86_mem mem);
 /* ModRM, SIB and displacement alone, after opcode bytes of the caller's. Only the low three bits of registers count. */
 void asm_modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem);
 

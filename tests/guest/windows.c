@@ -30,6 +30,22 @@ CODE(64, do_r12, "mov %rax, %r12; mov %r12, (%rbx); mov (%rbx), %r13; mov %r13, 
 CODE(64, do_fs, "mov %fs:(%rcx), %rax; int3");
 CODE(64, do_call, "lea 8(%rbx), %rsp; lea 1f(%rip), %rdx; call *%rdx; 1: mov %rdx, %rax; int3");
 CODE(64, do_cmpxchg, "mov %rax, %rdx; mov $0x1234567, %eax; lock cmpxchg %rdx, (%rbx); int3");
+/* The stack there: RSP is loaded, moved far, exchanged, or comes from RBP. */
+CODE(64, do_rsp, "mov %rbx, %rsp; mov (%rsp), %rax; int3");
+CODE(64, do_rsp_far, "mov %rcx, %rsp; mov 0x40000000(%rsp), %rax; int3");
+CODE(64, do_rsp_add, "mov %rcx, %rsp; add $0x40000008, %rsp; push %rax; int3");
+CODE(64, do_rsp_index, "lea -0x7f0(%rbx), %rsp; mov $0xfe, %edx; mov (%rsp, %rdx, 8), %rax; int3");
+CODE(64, do_leave, "mov %rbx, %rbp; leave; lea -8(%rsp), %rbx; mov %rbp, %rax; int3");
+CODE(64, do_leave_flags, "mov %rbx, %rbp; xor %edx, %edx; stc; leave; sbb $0, %rdx; lea 1(%rbp, %rdx), %rax; int3");
+CODE(64, do_xchg_rsp, "xchg %rbx, %rsp; mov %rax, (%rsp); xchg %rbx, %rsp; lea 8(%rbx), %rsp; pushq -8(%rsp); int3");
+CODE(64, do_align, "lea 15(%rbx), %rsp; and $-8, %rsp; sub $8, %rsp; mov %rbx, %rsp; pop %rax; int3");
+/* RSP walks 16 GiB away by small steps, and back; or comes from so far. */
+CODE(64, do_walk, "mov %rbx, %rsp; mov $0x40000, %edx; 1: lea 0x10000(%rsp), %rsp; dec %edx; jne 1b;"
+                  "mov $0x40000, %edx; 2: add $-0x10000, %rsp; dec %edx; jne 2b; pop %rax; int3");
+CODE(64, do_walk_up, "mov %rbx, %rsp; mov $0x400000000, %rdx; sub %rdx, %rsp; mov $0x40000, %edx;"
+                     "1: lea 0x10000(%rsp), %rsp; dec %edx; jne 1b; mov (%rsp), %rax; int3");
+CODE(64, do_walk_down, "mov %rbx, %rsp; mov $0x400000000, %rdx; add %rdx, %rsp; mov $0x40000, %edx;"
+                       "1: sub $0x10000, %rsp; dec %edx; jne 1b; mov (%rsp), %rax; int3");
 
 CODE(64, do_read_behind, "mov (%rbx), %rax; int3"); /* which has not seen so much yet as do_read */
 /* Loops: RBX and RDI walk, RCX counts, RAX adds up. */
@@ -45,7 +61,8 @@ static const struct {
     enum kind kind;
 } accesses[] = {{do_read, READ}, {do_write, WRITE}, {do_add, ADD}, {do_push, WRITE}, {do_pop, READ}, {do_far, READ},
                 {do_far_write, WRITE}, {do_index, READ}, {do_flags, READ}, {do_twice, WRITE}, {do_r12, WRITE}, {do_fs, READ},
-                {do_call, CALL}, {do_cmpxchg, CMPXCHG}};
+                {do_call, CALL}, {do_cmpxchg, CMPXCHG}, {do_rsp, READ}, {do_rsp_far, READ}, {do_rsp_add, WRITE},
+                {do_rsp_index, READ}, {do_leave, READ}, {do_leave_flags, READ}, {do_xchg_rsp, WRITE}, {do_align, READ}};
 #define ACCESSES (sizeof(accesses) / sizeof(accesses[0]))
 
 /* A line for each that holds would be too many. */
@@ -307,6 +324,34 @@ static void rounds(int count)
     }
 }
 
+static void walk(void)
+{
+    static const u8 *const codes[] = {do_walk, do_walk_up, do_walk_down};
+
+    for (int n = 0; n < PAGES * 3; n++) {
+        u64 va = at[n % PAGES] + 8;
+        bool good = allowed(va, false);
+        struct frame f = frame_at(codes[n / PAGES], 3);
+        u64 before = good ? value_at(va) : 0;
+
+        f.rbx = va;
+        must(enter(&f) == (good ? 3 : 14), "walk %d to %lx: vector %lu", n / PAGES, va, caught.vector);
+        must(!good || caught.rax == before, "walk %d to %lx: %lx, not %lx", n / PAGES, va, caught.rax, before);
+    }
+}
+
+/* Whose faults are the stack's. */
+static bool by_stack(const u8 *code)
+{
+    static const u8 *const codes[] = {do_push, do_pop, do_call, do_rsp, do_rsp_far, do_rsp_add, do_rsp_index, do_leave, do_leave_flags,
+                                      do_xchg_rsp, do_align};
+
+    for (unsigned n = 0; n < sizeof(codes) / sizeof(codes[0]); n++)
+        if (codes[n] == code)
+            return true;
+    return false;
+}
+
 /* Addresses that look like mapped ones but for their upper bits, and operands that end beyond the canonical half. */
 static void not_canonical(void)
 {
@@ -323,7 +368,7 @@ static void not_canonical(void)
                 struct frame f = frame_at(accesses[k].code, 3);
                 u64 va = at[n] + wrong[w];
                 bool canonical = (u64)((long)(va << 16) >> 16) == va;
-                bool stack = accesses[k].code == do_push || accesses[k].code == do_pop || accesses[k].code == do_call;
+                bool stack = by_stack(accesses[k].code);
                 int vector;
 
                 f.rbx = va;
@@ -382,6 +427,7 @@ void guest_main(void)
         load(0, false);
         be_busy();
         rounds(ROUNDS);
+        walk();
     }
     print("%d accesses, %d faults, %d loops\n", successes, faults, loops);
     check(successes > ROUNDS / 4 && faults > ROUNDS / 8, "accesses and faults");
