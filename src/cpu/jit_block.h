@@ -16,6 +16,7 @@ enum { HOST_VCPU = X86_RSP, HOST_FLAGS = X86_RAX, T1 = X86_R11, T2 = X86_R12 };
 #define JIT_IN_MEMORY (-1)
 extern const s8 jit_host_register[GPR_COUNT];
 
+#define JIT_VICTIM_SIZE 64     /* accesses larger than this do not look for a victim in the TLB */
 #define JIT_INSNS_MAX 64       /* a block */
 
 enum jit_site_kind {

@@ -34,7 +34,7 @@ struct jit {
     u64 key_of[3];           /* CR0, CR4, XCR0 that vector_classes is for */
     bool key_v86;
     u32 vector_classes;
-    const u8 *enter, *exit[3], *slow, *jump; /* thunks */
+    const u8 *enter, *exit[3], *slow, *jump, *victim[MMU_SETS][2]; /* thunks */
     struct jit_slow_insn { /* the interpreter's forms of slow instructions, by a site's number */
         u32 site, epoch;
         struct insn insn;

@@ -403,6 +403,10 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
     site->stub = jit_code_offset(e->j, asm_here(&e->cold));
     if (s->jump)
         asm_link(&e->hot, s->jump, asm_here(&e->cold));
+    if (s->victim) {
+        asm_call(&e->cold, jit_victim_thunk(e->j, (int)(e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT, s->write));
+        asm_jcc(&e->cold, X86_BE, e->hot.exec + s->victim);
+    }
     emit_x87_note(e, &e->cold, s->x87);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
     if ((s->slot || s->in_loop) && site->resume)

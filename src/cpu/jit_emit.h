@@ -64,6 +64,8 @@ struct jit_stub {
     u8 flags;  /* where they are */
     struct jit_recipe recipe;
     s32 x87;   /* as jit_emit.x87_offset */
+    u32 victim; /* where hot code has its pointer by the TLB: the victim may have it too; 0: no matter */
+    bool write; /* … for writing */
     bool in_loop; /* behind the look-ups of a loop */
     u8 slot;   /* 1 + the register whose slot RAX has behind the instruction; 0: none */
 };
@@ -234,5 +236,6 @@ u32 jit_link_new(struct jit *j, const struct jit_link *l);
 enum jit_exit_flags { LEAVE_HOST, LEAVE_RAX, LEAVE_MEMORY }; /* where the flags are on the way out */
 const u8 *jit_exit_thunk(const struct jit *j, enum jit_exit_flags flags);
 const u8 *jit_slow_thunk(const struct jit *j);
+const u8 *jit_victim_thunk(const struct jit *j, int set, bool write);
 
 #endif

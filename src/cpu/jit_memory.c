@@ -184,5 +184,7 @@ void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool wri
                               .recipe = e->recipe, .x87 = e->x87_offset};
     stub->jump = asm_jcc(a, X86_A, NULL);
     asm_rm(a, X86_ADD | X86_W, T1, tlb_at(e, offsetof(struct tlb_entry, page)));
+    stub->victim = size <= JIT_VICTIM_SIZE ? a->len : 0;
+    stub->write = write;
     flags_clobber(e);
 }

@@ -5,6 +5,8 @@
  *   exit             from translated code, a link's number or 0 in T2: back to enter()'s caller with that. Without a link RIP is
  *                    in s.gpr. Three of them: the flags are in EFLAGS, in RAX, in vcpu.cc
  *   slow             the same with a site's number in T2: calls jit_slow() and goes on where that says
+ *   victim           called from the slow path of a memory operand that found another page's entry in the TLB, T1 and T2 as the check
+ *                    left them: looks for a victim; "below or equal": T1 has the pointer
  *   jump             from translated code, a jump table's entry in T2, its address in T1: to its code */
 #include "cpu/jit_cache.h"
 #include "cpu/jit_emit.h"
@@ -104,6 +106,40 @@ static void emit_jump_thunk(struct x86_asm *a)
     asm_rm(a, 0xff, 4, X86_AT(T2, offsetof(struct jit_jump, code))); /* jmp [] */
 }
 
+/* A member of the TLB's or a victim's entry, T2 its offset, while a return address is on the stack. */
+static struct x86_mem tlb_at(const struct vcpu *c, const void *entry, size_t member)
+{
+    return (struct x86_mem){.base = HOST_VCPU, .index = T2, .disp = (s32)((const u8 *)entry - (const u8 *)&c->s) + 8 + (s32)member};
+}
+
+static void emit_victim_thunk(struct x86_asm *a, const struct vcpu *c, int set, bool write)
+{
+    size_t tag = write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read);
+    u32 miss;
+
+    static_assert(sizeof(struct tlb_entry) == 1 << 5, "shifted by that");
+    asm_rm(a, X86_XOR | X86_W, T1, tlb_at(c, c->tlb->set[set], tag)); /* the address again */
+    asm_rr(a, X86_LOAD | X86_W, T2, T1);
+    asm_rr(a, 0xc1 | X86_W, 5, T2); /* shr; from here on tlb_victim_index */
+    asm_byte(a, PAGE_SHIFT + 1);
+    asm_rr(a, 0x69, T2, T2); /* imul */
+    asm_u32(a, TLB_VICTIM_FACTOR);
+    asm_rr(a, 0xc1, 5, T2);
+    asm_byte(a, 32 - (TLB_VICTIMS_SHIFT - 1));
+    asm_rr(a, X86_0F | 0xba, 4, T1); /* bt */
+    asm_byte(a, PAGE_SHIFT);
+    asm_rr(a, 0x13, T2, T2); /* adc: twice, plus the bit */
+    asm_rr(a, 0xc1, 4, T2); /* shl */
+    asm_byte(a, 5);
+    asm_rm(a, X86_XOR | X86_W, T1, tlb_at(c, &c->tlb->victim[set * TLB_VICTIMS], tag));
+    asm_ri(a, X86_CMP | X86_W, T1, (s32)(PAGE_SIZE - JIT_VICTIM_SIZE));
+    miss = asm_jcc(a, X86_A, NULL);
+    asm_rm(a, X86_LOAD | X86_W, T2, tlb_at(c, &c->tlb->victim[set * TLB_VICTIMS], offsetof(struct tlb_entry, page)));
+    asm_rm(a, X86_LEA | X86_W, T1, (struct x86_mem){.base = T1, .index = T2});
+    asm_link(a, miss, asm_here(a));
+    asm_ret(a);
+}
+
 void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
 {
     struct jit *j = c->jit;
@@ -115,6 +151,17 @@ void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
     emit_slow_thunk(a);
     j->jump = asm_here(a);
     emit_jump_thunk(a);
+    static_assert(offsetof(struct vcpu, call_room) + 8 == VCPU_POINT, "RSP points there");
+    for (int set = 0; set < MMU_SETS; set++)
+        for (int write = 0; write < 2; write++) {
+            j->victim[set][write] = asm_here(a);
+            emit_victim_thunk(a, c, set, write);
+        }
+}
+
+const u8 *jit_victim_thunk(const struct jit *j, int set, bool write)
+{
+    return j->victim[set][write];
 }
 
 const u8 *jit_exit_thunk(const struct jit *j, enum jit_exit_flags flags)

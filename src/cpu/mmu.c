@@ -326,6 +326,8 @@ static struct tlb_entry *tlb_store(struct vcpu *c, const struct walk *w, u64 gva
     struct tlb_entry *t = tlb_entry(c, mmu, gva);
     u64 page = gva & PAGE_MASK, kind;
 
+    if (tlb_page(t->read) != page)
+        tlb_victim_keep(c->tlb, mmu, t);
     tlb_origin(c->tlb, t)->gpa = w->gpa;
     kind = tag_kind(c, t, w->gpa);
     if (mmu == MMU_ALIGN)

@@ -9,6 +9,42 @@ void tlb_entry_drop(struct tlb_entry *t, u64 index)
     t->read = t->write = t->fetch = tlb_slow(index << PAGE_SHIFT, TLB_INVALID);
 }
 
+/* ---- victims ---- */
+
+static void victim_drop(struct tlb *tlb, u32 at)
+{
+    tlb_entry_drop(&tlb->victim[at], at);
+}
+
+void tlb_victim_keep(struct tlb *tlb, int set, const struct tlb_entry *t)
+{
+    u32 at = (u32)set * TLB_VICTIMS + tlb_victim_index(tlb_page(t->read));
+
+    if (t->read & ~PAGE_MASK) /* nobody's, or slow to read */
+        return;
+    tlb->victim[at] = *t;
+    if (tlb->victims < TLB_VICTIMS_LISTED)
+        tlb->victim_used[tlb->victims] = (u16)at;
+    tlb->victims++;
+}
+
+void tlb_victims_drop(struct tlb *tlb)
+{
+    bool listed = tlb->victims <= TLB_VICTIMS_LISTED;
+
+    for (u32 n = 0; n < (listed ? tlb->victims : MMU_SETS * TLB_VICTIMS); n++)
+        victim_drop(tlb, listed ? tlb->victim_used[n] : n);
+    tlb->victims = 0;
+}
+
+static void victims_protect_code(struct tlb *tlb, u64 page)
+{
+    for (u32 n = 0; n < MMU_SETS * TLB_VICTIMS && tlb->victims; n++)
+        tlb_entry_protect_code(&tlb->victim[n], page);
+}
+
+/* ---- entries ---- */
+
 void tlb_fetch_set(struct vcpu *c, u64 generation)
 {
     c->tlb->fetch_generation = generation;
@@ -54,6 +90,8 @@ void tlb_init(struct vcpu *c)
 {
     c->tlb->fetch_generation = 0;
     tlb_spaces_drop(c->tlb, 0);
+    c->tlb->victims = TLB_VICTIMS_LISTED + 1; /* all of them */
+    tlb_victims_drop(c->tlb);
     for (int set = 0; set < MMU_SETS; set++) {
         c->tlb->used[0][set].count = c->tlb->used[1][set].count = 0;
         for (int i = 0; i < TLB_ENTRIES; i++) {
@@ -103,6 +141,7 @@ static void flush(struct vcpu *c)
         set_flush(c->tlb, set, false);
         set_flush(c->tlb, set, true);
     }
+    tlb_victims_drop(c->tlb);
     bits_clear(c->tlb->large_pages, TLB_LARGE_WORDS);
     c->tlb->jump_generation++;
     tlb_spaces_drop(c->tlb, loaded_pcid(c));
@@ -117,6 +156,7 @@ void tlb_flush(struct vcpu *c)
 
 void tlb_flush_local(struct vcpu *c)
 {
+    tlb_victims_drop(c->tlb);
     for (int set = 0; set < MMU_SETS; set++)
         set_flush(c->tlb, set, false);
     fetch_changed(c);
@@ -130,8 +170,10 @@ void tlb_flush_page(struct vcpu *c, u64 gva)
         flush(c); /* windows know better what they have */
         return;
     }
-    for (int set = 0; set < MMU_SETS; set++)
+    for (int set = 0; set < MMU_SETS; set++) {
         tlb_entry_drop(tlb_entry(c, set, gva), gva >> PAGE_SHIFT & (TLB_ENTRIES - 1));
+        victim_drop(c->tlb, (u32)set * TLB_VICTIMS + tlb_victim_index(gva));
+    }
     page_gone(c->tlb, gva);
     tlb_away_refetch(c->tlb); /* it may be a global one */
     fetch_changed(c);
@@ -162,5 +204,6 @@ void tlb_protect_code(struct vcpu *c, const u8 *hva)
         protect_list(c->tlb, set, &c->tlb->used[0][set], page);
         protect_list(c->tlb, set, &c->tlb->used[1][set], page);
     }
+    victims_protect_code(c->tlb, page);
     tlb_away_protect_code(c->tlb, page);
 }

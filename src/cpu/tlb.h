@@ -9,6 +9,10 @@
 #include "cpu/vcpu_state.h"
 
 #define TLB_ENTRIES 4096 /* a set; direct-mapped */
+#define TLB_VICTIMS_SHIFT 8
+#define TLB_VICTIMS (1 << TLB_VICTIMS_SHIFT) /* of a set: see tlb_victim_index */
+#define TLB_VICTIMS_LISTED 64
+#define TLB_VICTIM_FACTOR 0x9e3779b1u
 #define CR3_NO_FLUSH (1ull << 63) /* in what is loaded, with CR4.PCIDE */
 #define CR3_PCID 0xfffull
 #define TLB_GONE 8
@@ -79,9 +83,24 @@ struct tlb {
         u16 index[TLB_ENTRIES];
     } used[2][MMU_SETS]; /* by `global` */
     struct tlb_entry set[MMU_SETS][TLB_ENTRIES];
+    struct tlb_entry victim[MMU_SETS * TLB_VICTIMS]; /* what other pages drove out of their places, for translated code */
+    u32 victims;          /* how many were put there since all were dropped: … */
+    u16 victim_used[TLB_VICTIMS_LISTED]; /* … the first of them, by place */
     struct tlb_origin origin[MMU_SETS * TLB_ENTRIES]; /* in the order of set[][] */
     struct tlb_away away[TLB_SPACES_AWAY];
 };
+
+/* Where the victim of a page is. Two pages that share a place in the TLB hardly ever share one here; pages that do agree in their number's
+ * lowest bit, as tags want it. */
+static inline u32 tlb_victim_index(u64 gva)
+{
+    return ((u32)(gva >> (PAGE_SHIFT + 1)) * TLB_VICTIM_FACTOR >> (32 - (TLB_VICTIMS_SHIFT - 1))) * 2 + (gva >> PAGE_SHIFT & 1);
+}
+
+/* An entry is about to become another page's. */
+void tlb_victim_keep(struct tlb *tlb, int set, const struct tlb_entry *t);
+/* All of them. */
+void tlb_victims_drop(struct tlb *tlb);
 
 /* An entry was filled: it will be found when its set is flushed. */
 void tlb_entry_used(struct tlb *tlb, int set, u64 index, bool global);

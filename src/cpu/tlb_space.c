@@ -91,6 +91,7 @@ static void put_away(struct tlb *tlb, u64 space, u16 pcid)
     away->fetch_generation = tlb->fetch_generation;
     away->left = ++tlb->switches;
     away->count = 0;
+    tlb_victims_drop(tlb);
     for (int set = 0; set < MMU_SETS; set++)
         set_put_away(tlb, set, away);
 }

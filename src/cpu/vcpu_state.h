@@ -137,6 +137,8 @@ struct vcpu {
     u32 x87_note;        /* … which instruction was the last: see cpu/jit_x87.h; 0: none since control was in C */
     u16 cc;              /* arithmetic flags as LAHF; SETO AL leave them: high byte SF ZF AF PF CF, bit 0 OF */
     bool ext_live;       /* extended registers are in the host's units, not in s.xsave */
+    u8 pad[17];
+    u64 call_room;       /* where a CALL in translated code puts its return address */
 
     _Alignas(64) struct vcpu_state s;
 
