@@ -23,7 +23,7 @@ _skerry()
             case ${COMP_WORDS[1]} in
             run)
                 words='--kernel --initrd --append --disk --memory --cpus --cpu-engine --cpu-windows --cpu-model --net --publish --serial
-                    --device --no-reboot --timeout --gdb --trace-insns --stress --profile --dump --dump-file --trace --help'
+                    --device --no-reboot --timeout --slow-clock --gdb --trace-insns --stress --profile --dump --dump-file --trace --help'
                 ;;
             image)
                 case ${COMP_WORDS[2]} in

@@ -17,14 +17,14 @@ static u64 host_now(void)
 
 void clock_init(struct clock *c)
 {
-    *c = (struct clock){0};
+    *c = (struct clock){.slower = 1};
 }
 
 void clock_start(struct clock *c)
 {
     if (c->running)
         return;
-    c->offset = host_now() - c->stopped_at;
+    c->offset = host_now() - c->stopped_at * c->slower;
     __atomic_store_n(&c->running, true, __ATOMIC_RELEASE);
 }
 
@@ -37,12 +37,19 @@ void clock_stop(struct clock *c)
 void clock_set(struct clock *c, u64 now)
 {
     c->stopped_at = now;
-    c->offset = host_now() - now;
+    c->offset = host_now() - now * c->slower;
 }
 
 u64 clock_now(const struct clock *c)
 {
-    return __atomic_load_n(&c->running, __ATOMIC_ACQUIRE) ? host_now() - c->offset : c->stopped_at;
+    if (!__atomic_load_n(&c->running, __ATOMIC_ACQUIRE))
+        return c->stopped_at;
+    return likely(c->slower == 1) ? host_now() - c->offset : (host_now() - c->offset) / c->slower;
+}
+
+u64 clock_host(const struct clock *c, u64 at)
+{
+    return at < INT64_MAX / c->slower ? c->offset + at * c->slower : TIMER_NEVER;
 }
 
 static void heap_put(struct timer_queue *q, struct timer *t, size_t slot)

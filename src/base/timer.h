@@ -12,15 +12,17 @@
 
 struct clock {
     u64 offset;     /* host monotonic ns that count as guest time 0, while running */
+    u32 slower;     /* a second takes so many of the host's */
     u64 stopped_at; /* guest time while paused */
     bool running;
 };
 
-void clock_init(struct clock *c);   /* paused at 0 */
+void clock_init(struct clock *c);   /* paused at 0, as fast as the host's */
 void clock_start(struct clock *c);
 void clock_stop(struct clock *c);
 void clock_set(struct clock *c, u64 now);
 u64 clock_now(const struct clock *c); /* safe from any thread; monotonic while running */
+u64 clock_host(const struct clock *c, u64 at); /* host monotonic ns when the running clock shows `at`; TIMER_NEVER: in centuries */
 
 struct timer_queue;
 

@@ -285,6 +285,15 @@ static int set_timeout(void *ctx, const char *value, struct err *e)
     return 0;
 }
 
+static int set_slow_clock(void *ctx, const char *value, struct err *e)
+{
+    struct vm_config *c = ctx;
+
+    if (!quantity_number(value, 1, VM_SLOW_CLOCK_MAX, &c->slow_clock))
+        return err_set(e, -EINVAL, "'%s' must be a number from 1 to %d", value, VM_SLOW_CLOCK_MAX);
+    return 0;
+}
+
 static int set_trace(void *ctx, const char *value, struct err *e)
 {
     if (trace_enable(value, e)) /* here only to refuse unknown names early: the VM process traces */
@@ -415,6 +424,9 @@ static const struct option_spec options[] = {
      "--serial, stdio if left out"},
     {"no-reboot", 0, NULL, set_no_reboot, "end the VM where the guest would reset"},
     {"timeout", 0, "SECONDS", set_timeout, "end the VM after that time"},
+    {"slow-clock", 0, "N", set_slow_clock,
+     "the guest's second takes N of the host's: its timeouts wait\n"
+     "where it runs slowly, as under --cpu-engine=lockstep"},
     {"gdb", 0, "ADDR[,...]", set_gdb,
      "let gdb connect (target remote ADDR): HOST:PORT, :PORT on\n"
      "127.0.0.1, or the path of a socket. After a comma: wait\n"

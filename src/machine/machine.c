@@ -97,14 +97,14 @@ static struct timespec timespec_of(u64 ns)
     return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
 }
 
-/* Deadlines centuries away are left out: their sum with the clock's offset must not wrap. */
 static void timer_fd_arm(void *ctx, u64 deadline)
 {
     struct machine *m = ctx;
     struct itimerspec at = {0};
+    u64 host = clock_host(&m->clock, deadline);
 
-    if (deadline < INT64_MAX && __atomic_load_n(&m->clock.running, __ATOMIC_ACQUIRE))
-        at.it_value = timespec_of(deadline + m->clock.offset);
+    if (host != TIMER_NEVER && __atomic_load_n(&m->clock.running, __ATOMIC_ACQUIRE))
+        at.it_value = timespec_of(host);
     timerfd_settime(m->timer_fd, TFD_TIMER_ABSTIME, &at, NULL);
 }
 
@@ -154,6 +154,7 @@ int machine_create(const struct machine_config *config, u64 backing_size, struct
     m->timer_fd = m->timeout_fd = -1;
     pthread_mutex_init(&m->end_lock, NULL);
     clock_init(&m->clock);
+    m->clock.slower = MAX(config->slow_clock, 1u);
     timer_queue_init(&m->timers, &m->clock, timer_fd_arm, m);
     r = guest_memory_create(backing_size, &m->mem, e);
     if (!r)

@@ -37,6 +37,7 @@ struct machine_config {
     const struct jit_profile_config *profile;   /* of cpu/jit_profile.h, the caller's; NULL: none */
     bool no_reboot;
     u64 timeout_ns; /* of host time; 0: none */
+    u32 slow_clock; /* the guest's second takes so many of the host's; 0: one. Not under the KVM engine, whose TSC is the host's */
     /* Of the VM process, both the caller's: disks and consoles hang on them before there is a machine. The lock is
      * recursive, and the one that `loop` was created with. */
     struct event_loop *loop;

@@ -36,6 +36,7 @@ static const struct json_field config_fields[] = {
     FIELD(struct vm_config, balloon, BOOL, 0, 0),
     FIELD(struct vm_config, no_reboot, BOOL, 0, 0),
     FIELD(struct vm_config, timeout_ms, U64, 0, INT32_MAX),
+    FIELD(struct vm_config, slow_clock, U64, 0, VM_SLOW_CLOCK_MAX),
     FIELD(struct vm_config, trace, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, dump, TEXT, 0, VM_TEXT_MAX),
     FIELD(struct vm_config, dump_file, TEXT, 0, VM_TEXT_MAX),

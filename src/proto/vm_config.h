@@ -13,6 +13,7 @@
 #define VM_TEXT_MAX 4096 /* bytes of a path or a kernel command line */
 #define VM_SERIAL_MAX 20 /* bytes of a disk's serial number, as virtio-blk has room for */
 #define VM_MODEL_MAX 255
+#define VM_SLOW_CLOCK_MAX 1000
 #define VM_MEMORY_MIN MIB(1)
 #define VM_MEMORY_MAX (MIB(1) << 20) /* 1 TiB */
 
@@ -66,6 +67,7 @@ struct vm_config {
     bool debug_exit, pc_testdev, pci_testdev, rng, balloon;
     bool no_reboot;
     u64 timeout_ms; /* 0: none */
+    u64 slow_clock; /* the guest's second takes so many of the host's; 0: one */
     char *trace;    /* list of trace categories, NULL: none */
     char *dump;     /* list of base/dump.h, NULL: none */
     char *dump_file; /* NULL: stderr */

@@ -106,6 +106,7 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
                     .windows = windows[c->windows],
                     .no_reboot = c->no_reboot,
                     .timeout_ns = c->timeout_ms * 1000000,
+                    .slow_clock = (u32)c->slow_clock,
                     .loop = r->loop,
                     .lock = (pthread_mutex_t *)&r->lock},
         .boot = r->resources.boot,
@@ -197,13 +198,21 @@ static void engine_tell(const struct vm_run *r)
         log_info("engine: %s (%s)", vcpu_group_engine(r->machine->cpus), why);
 }
 
+/* Under KVM the TSC is the host's. */
+static int slow_clock_check(const struct vm_run *r, const struct vm_config *c, struct err *e)
+{
+    if (c->slow_clock > 1 && !strcmp(vcpu_group_engine(r->machine->cpus), "kvm"))
+        return err_set(e, -ENOTSUP, "--slow-clock: not under the KVM engine: choose another with --cpu-engine");
+    return 0;
+}
+
 int vm_run(const struct vm_config *config, int channel_fd, struct vm_ended *ret, struct err *e)
 {
     struct vm_run r = {.signal_fd = -1, .channel_fd = channel_fd, .resources.gdb_fd = -1};
 
     machine_lock_init(&r.lock);
     e->code = 0;
-    if (!run_build(&r, config, e)) {
+    if (!run_build(&r, config, e) && !slow_clock_check(&r, config, e)) {
         engine_tell(&r);
         run_report(r.machine, machine_run(r.machine), ret);
     }

@@ -35,6 +35,7 @@ check 2 "'/sctp' must be /tcp or /udp" run --kernel "$k" -p 2222:22/sctp
 check 2 "there are: debug-exit" run --kernel "$k" --device floppy
 check 2 "both want the terminal" run --kernel "$k" --device debugcon
 check 2 "'-1' must be a number of seconds above 0" run --kernel "$k" --timeout -1
+check 2 "'0' must be a number from 1 to 1000" run --kernel "$k" --slow-clock 0
 check 2 "no category 'pti'" run --kernel "$k" --trace pti
 check 2 "--dump: .*'ghost'" run --kernel "$k" --dump ghost
 check 2 "no 'vdi'; there are: auto, raw, qcow2" run --kernel "$k" --disk "$k,format=vdi"

@@ -55,6 +55,27 @@ static int teardown(void **unused)
     return 0;
 }
 
+static void a_slow_clock_takes_longer(void **unused)
+{
+    u64 start, before, after;
+
+    test_clock.slower = 4;
+    clock_set(&test_clock, 1000000);
+    before = clock_host(&test_clock, 0);
+    clock_start(&test_clock);
+    start = clock_now(&test_clock);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    clock_stop(&test_clock);
+    after = clock_now(&test_clock);
+    assert_true(start >= 1000000 && after >= start + 20000000 / 4);
+    assert_true(clock_host(&test_clock, 1000) - clock_host(&test_clock, 0) == 4000);
+    assert_true(clock_host(&test_clock, 0) >= before);
+    assert_true(clock_host(&test_clock, TIMER_NEVER) == TIMER_NEVER);
+    assert_true(clock_host(&test_clock, INT64_MAX / 4) == TIMER_NEVER);
+    clock_start(&test_clock);
+    assert_true(clock_now(&test_clock) >= after && clock_now(&test_clock) < after + 1000000000);
+}
+
 static void clock_runs_only_while_started(void **unused)
 {
     u64 t;
@@ -190,6 +211,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(clock_runs_only_while_started, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_slow_clock_takes_longer, setup, teardown),
         cmocka_unit_test_setup_teardown(fires_when_due_and_once, setup, teardown),
         cmocka_unit_test_setup_teardown(cancel_and_rearm, setup, teardown),
         cmocka_unit_test_setup_teardown(tells_earlier_deadlines_only, setup, teardown),

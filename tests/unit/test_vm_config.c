@@ -14,7 +14,7 @@
 static const char *const all_keys =
     "{\"memory\":1073741824,\"cpus\":16,\"engine\":\"interp\",\"stress\":5,\"windows\":\"always\",\"cpu_model\":\"host\",\"kernel\":\"k\",\"initrd\":\"i\","
     "\"append\":\"a b\",\"net\":true,\"debug_exit\":true,\"pc_testdev\":true,\"pci_testdev\":true,\"rng\":true,\"balloon\":true,\"no_reboot\":true,"
-    "\"timeout_ms\":1500,\"trace\":\"pit,irq\",\"dump\":\"guest\",\"dump_file\":\"d\",\"profile\":\"f\",\"trace_insns\":\"t\",\"trace_insns_from\":5,\"trace_insns_count\":6,\"trace_insns_regs\":true,\"gdb\":\":1234\",\"gdb_wait\":true,\"gdb_arch\":\"i386\","
+    "\"timeout_ms\":1500,\"slow_clock\":20,\"trace\":\"pit,irq\",\"dump\":\"guest\",\"dump_file\":\"d\",\"profile\":\"f\",\"trace_insns\":\"t\",\"trace_insns_from\":5,\"trace_insns_count\":6,\"trace_insns_regs\":true,\"gdb\":\":1234\",\"gdb_wait\":true,\"gdb_arch\":\"i386\","
     "\"disks\":[{\"path\":\"d0\",\"format\":\"qcow2\",\"readonly\":true,\"snapshot\":false,\"serial\":\"s\"},"
     "{\"path\":\"d1\",\"format\":\"auto\",\"readonly\":false,\"snapshot\":true}],"
     "\"forwards\":[{\"udp\":true,\"host_addr\":4294967295,\"host_port\":65535,\"guest_port\":1}],"
@@ -49,6 +49,7 @@ static void every_key_round_trips(void **unused)
     assert_int_equal(c.serial.kind, VM_CONSOLE_FILE);
     assert_int_equal(c.virtio_console.kind, VM_CONSOLE_STDIO);
     assert_int_equal(c.timeout_ms, 1500);
+    assert_int_equal(c.slow_clock, 20);
     assert_int_equal(vm_config_encode(&c, &text, &e), 0);
     assert_string_equal(text, all_keys);
     free(text);
