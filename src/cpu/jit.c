@@ -17,6 +17,7 @@
 #include "cpu/jit_emit.h"
 #include "cpu/jit_jumps.h"
 #include "cpu/jit_profile.h"
+#include "cpu/jit_segment.h"
 #include "cpu/jit_stress.h"
 #include "cpu/jit_x87.h"
 #include "cpu/vector.h"
@@ -48,41 +49,41 @@ static u32 vector_classes(struct vcpu *c)
     return bits;
 }
 
-/* Code that the translator takes: 64-bit, and 32-bit with flat segments. */
-static bool translatable(const struct vcpu *c)
+/* 32-bit code in which only FS and GS may have bases and limits. */
+static bool flat(const struct vcpu *c)
 {
-    u32 flat = 1u << SEG_ES | 1u << SEG_CS | 1u << SEG_SS | 1u << SEG_DS;
+    u32 segments = 1u << SEG_ES | 1u << SEG_CS | 1u << SEG_SS | 1u << SEG_DS;
 
-    if (c->code_size == 8)
-        return true;
-    return c->code_size == 4 && c->stack_mask == 0xffffffff && !(c->seg_check & flat & ~(1u << SEG_CS)) &&
+    return c->code_size == 4 && c->stack_mask == 0xffffffff && !(c->seg_check & segments & ~(1u << SEG_CS)) &&
            c->s.seg_limit[SEG_CS] == 0xffffffff &&
            !(c->lin_base[SEG_ES] | c->lin_base[SEG_CS] | c->lin_base[SEG_SS] | c->lin_base[SEG_DS]);
 }
 
-static u32 jit_key(struct vcpu *c)
+/* All code, where RIP is in the code segment. */
+static bool translatable(const struct vcpu *c)
 {
-    u32 key = c->code_size | (u32)c->mmu_index << JIT_KEY_SET_SHIFT | vector_classes(c) << JIT_KEY_VECTOR_SHIFT;
+    return c->code_size == 8 || c->s.gpr[RIP] <= jit_rip_last(c);
+}
 
+static u64 jit_key(struct vcpu *c)
+{
+    u64 key = c->code_size | (u32)c->mmu_index << JIT_KEY_SET_SHIFT | vector_classes(c) << JIT_KEY_VECTOR_SHIFT;
+
+    if (!c->s.cpl)
+        key |= JIT_KEY_RING0;
+    if (c->code_size != 8 && !flat(c))
+        return key | jit_segment_key(c);
     if (c->seg_check >> SEG_FS & 1)
         key |= JIT_KEY_FS;
     if (c->seg_check >> SEG_GS & 1)
         key |= JIT_KEY_GS;
-    if (!c->s.cpl)
-        key |= JIT_KEY_RING0;
     if (window_ready(c))
         key |= JIT_KEY_WINDOW;
     return key;
 }
 
-static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
+static void emit_kind(struct jit_emit *e, const struct jit_insn *i)
 {
-    u32 stub = e->stubs;
-
-    e->rax_lent = false;
-    flags_before_writes(e, i);
-    if (i->may_leave && !(e->flags & FLAGS_RECIPE) && !i->window)
-        flags_save(e); /* but a fault in a window leaves them in EFLAGS */
     switch (i->kind) {
     case JIT_SAME: emit_same(e, i); break;
     case JIT_NOTHING: break;
@@ -104,6 +105,18 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     case JIT_INTERPRET: emit_interpret(e, i, false); break;
     case JIT_LEAVE_BLOCK: emit_interpret(e, i, true); break;
     }
+}
+
+static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
+{
+    u32 stub = e->stubs;
+
+    e->rax_lent = false;
+    flags_before_writes(e, i);
+    if (i->may_leave && !(e->flags & FLAGS_RECIPE) && !i->window)
+        flags_save(e); /* but a fault in a window leaves them in EFLAGS */
+    if (!e->segmented || !segment_emit(e, i))
+        emit_kind(e, i);
     flags_after_writes(e, i);
     slot_after(e, i);
     stack_after(e, i);
@@ -114,7 +127,6 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     if (i->x87)
         e->x87_offset = i->offset;
 }
-
 static void emit_block(struct jit_emit *e)
 {
     const struct jit_insn *i = e->insn;
@@ -135,12 +147,12 @@ static void emit_block(struct jit_emit *e)
 }
 
 /* Translates the block at hva, where RIP is; NULL: it cannot be now. */
-static struct jit_block *translate(struct vcpu *c, const u8 *hva, u32 key)
+static struct jit_block *translate(struct vcpu *c, const u8 *hva, u64 key)
 {
     struct jit *j = c->jit;
     struct jit_emit *e = jit_emit_begin(c, key);
     struct jit_block *b;
-    u64 lin = c->s.gpr[RIP]; /* segments are flat */
+    u64 lin = jit_linear(c);
     u32 version;
 
     interp_code_mark(c, hva, 1); /* first of all: a write from now on raises the version */
@@ -173,7 +185,7 @@ static bool worth_it(struct vcpu *c, const u8 *hva)
     return yes;
 }
 
-static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
+static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u64 key)
 {
     struct jit_block *b;
 
@@ -191,12 +203,13 @@ static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u32 key)
 }
 
 /* The block at RIP; NULL: not in RAM, or not worth it yet. May raise. */
-static struct jit_block *find(struct vcpu *c, u32 key)
+static struct jit_block *find(struct vcpu *c, u64 key)
 {
-    struct tlb_entry *t = interp_fetch_entry(c, c->s.gpr[RIP]);
+    u64 lin = jit_linear(c);
+    struct tlb_entry *t = interp_fetch_entry(c, lin);
 
     if (!(t->fetch & TLB_MMIO))
-        return block_at(c, tlb_hva(t, c->s.gpr[RIP]), key);
+        return block_at(c, tlb_hva(t, lin), key);
     c->jit->counters.interpreted[JIT_BLOCK_DEVICE]++;
     return NULL;
 }
@@ -213,7 +226,7 @@ static void patch(struct jit *j, const struct jit_link *l, const struct jit_bloc
     const u8 *to = l->flags_saved ? b->entry_saved : from->ext && b->entry_ext ? b->entry_ext : b->entry;
 
     if (((u64)from->hva ^ (u64)b->hva) & PAGE_MASK || from->version != b->version ||
-        ((from->key & ~(u32)JIT_KEY_SET) | (u32)l->set << JIT_KEY_SET_SHIFT) != b->key)
+        ((from->key & ~(u64)JIT_KEY_SET) | (u64)l->set << JIT_KEY_SET_SHIFT) != b->key)
         return;
     *(u32_any *)(j->code->write + l->rel32) = jit_code_offset(j, to) - (l->rel32 + 4);
 }
@@ -221,11 +234,11 @@ static void patch(struct jit *j, const struct jit_link *l, const struct jit_bloc
 /* Code to enter at RIP with the flags in RAX. */
 static const u8 *code_for(struct vcpu *c, u32 from)
 {
-    u32 key = jit_key(c);
+    u64 key = jit_key(c);
     const u8 *code;
     struct jit_block *b;
 
-    jit_jumps_select(c, key);
+    jit_jumps_select(c, key & JIT_KEY_MODE);
     code = from ? NULL : jit_jumps_find(c);
     if (code)
         return code;
@@ -298,7 +311,7 @@ static u32 run_some(struct vcpu *c, u32 from)
         return 0;
     }
     c->jit->counters.entered++;
-    c->page_base = c->s.gpr[RIP] & PAGE_MASK;
+    c->page_base = jit_page_base(c);
     from = jit_enter(c, code);
     if (from)
         from = jit_leave_by(c, from);
@@ -368,10 +381,10 @@ static const u8 *next_code(struct vcpu *c)
     if (__atomic_load_n(&c->attention, __ATOMIC_RELAXED) || c->s.activity != VCPU_ACTIVE || c->trial || !translatable(c) ||
         (c->window_state == WINDOW_UNKNOWN && c->mmu_index == MMU_USER) || jit_stressed(c, STRESS_FLUSH | STRESS_SMC))
         return NULL;
-    jit_jumps_select(c, jit_key(c));
+    jit_jumps_select(c, jit_key(c) & JIT_KEY_MODE);
     code = jit_jumps_find(c);
     if (code)
-        c->page_base = c->s.gpr[RIP] & PAGE_MASK;
+        c->page_base = jit_page_base(c);
     return code;
 }
 
@@ -391,7 +404,7 @@ static const u8 *site_run(struct vcpu *c, u32 site)
         ext_load(c);
         return resume;
     }
-    c->s.gpr[RIP] = c->page_base + s->offset;
+    c->s.gpr[RIP] = (c->page_base + s->offset) & c->lin_mask;
     i = site_insn(c, site);
     if (!i) {
         interp_block(c);

@@ -49,7 +49,8 @@ struct jit_link {
 struct jit_block {
     const u8 *hva; /* of its first byte, in the backing */
     const u32 *version_now;
-    u32 version, key;
+    u32 version;
+    u64 key;
     const u8 *entry;       /* flags in EFLAGS */
     const u8 *entry_saved; /* flags in RAX */
     const u8 *entry_ext;   /* flags in EFLAGS, extended registers in the host's; NULL: there is none */
@@ -71,6 +72,13 @@ enum {
     JIT_KEY_GS = 1 << 17,
     JIT_KEY_RING0 = 1 << 18,
     JIT_KEY_WINDOW = 1 << 19, /* memory is reached through windows: see cpu/window.h */
+    JIT_KEY_SEGMENTED = 1 << 20, /* see cpu/jit_segment.h, and for all below */
+    JIT_KEY_STACK16 = 1 << 21,   /* SP counts, not ESP */
+    JIT_KEY_HANDLER_SHIFT = 22,  /* a bit for each segment register: operands there are the handlers' */
+    JIT_KEY_HANDLER_CS_WRITE = 1 << 28, /* and those that are written in CS */
+    JIT_KEY_BEFORE_SHIFT = 32,   /* how many bytes of the page are before the code segment's first; 12 bits */
+    JIT_KEY_BEHIND_SHIFT = 44,   /* and behind its last */
 };
+#define JIT_KEY_MODE 0xffffffffull /* the part that is the same in all pages */
 
 #endif

@@ -193,7 +193,7 @@ static void block_stale(struct jit *j, struct jit_block **link)
     *link = (*link)->next;
 }
 
-struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key)
+struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u64 key)
 {
     struct jit_block **link = hash_slot(j, hva);
 
@@ -260,7 +260,7 @@ static void *arena_take(struct jit *j, u64 size)
     return p;
 }
 
-struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
+struct jit_emit *jit_emit_begin(struct vcpu *c, u64 key)
 {
     struct jit *j = c->jit;
     struct jit_emit *e = j->emit;
@@ -278,6 +278,9 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key)
                                .exec = j->code->exec + j->cold_used};
     e->code_size = (int)(key & JIT_KEY_SIZE);
     e->windows = key & JIT_KEY_WINDOW;
+    e->segmented = key & JIT_KEY_SEGMENTED;
+    e->first = key >> JIT_KEY_BEFORE_SHIFT & ~PAGE_MASK;
+    e->end = PAGE_SIZE - (key >> JIT_KEY_BEHIND_SHIFT & ~PAGE_MASK);
     e->stubs = e->exits = 0;
     e->x87_offset = -1;
     e->stack_checks = 0;

@@ -48,14 +48,14 @@ void jit_cache_free(struct vcpu *c);
 void jit_cache_flush(struct vcpu *c);
 
 /* A fresh block with `key`; there is room for the largest. */
-struct jit_emit *jit_emit_begin(struct vcpu *c, u32 key);
+struct jit_emit *jit_emit_begin(struct vcpu *c, u64 key);
 /* There will be no block. */
 void jit_emit_cancel(struct jit_emit *e);
 /* The block is complete: found from now on. */
 struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e);
 
 /* A block that still says what its bytes say, or NULL. */
-struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u32 key);
+struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u64 key);
 
 /* Whether code that is asked for and not translated has been asked for often enough; counts. */
 bool jit_hot(struct jit *j, const u8 *hva);

@@ -7,6 +7,7 @@
 #include "cpu/jit.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_segment.h"
 #include "cpu/jit_x87.h"
 #include "cpu/jit_jumps.h"
 
@@ -56,13 +57,13 @@ static void emit_x87_note(struct jit_emit *e, struct x86_asm *a, s32 offset)
     asm_rm(a, X86_STORE | X86_66, T1, VCPU_AT(s.fcs));
 }
 
-static void x87_settle(struct jit_emit *e)
+void x87_settle(struct jit_emit *e)
 {
     emit_x87_note(e, &e->hot, e->x87_offset);
     e->x87_offset = -1;
 }
 
-static struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offset, u32 jump)
+struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offset, u32 jump)
 {
     struct jit_exit *x = &e->exit[e->exits++];
 
@@ -181,22 +182,25 @@ static struct jit_exit *emit_jump_to_t1(struct jit_emit *e)
     return emit_jump_table(e);
 }
 
-static bool in_page(s64 offset)
+bool in_page(const struct jit_emit *e, s64 offset)
 {
-    return offset >= 0 && offset < (s64)PAGE_SIZE;
+    return offset >= (s64)e->first && offset < (s64)e->end;
 }
 
 static void emit_far(struct jit_emit *e, s64 offset)
 {
+    if (e->segmented) {
+        segment_far(e, NULL, offset);
+        return;
+    }
     flags_to_rax(e);
     emit_rip(&e->hot, T1, offset, address_width(e));
     emit_jump_to_t1(e);
 }
 
-/* To page_base + offset. */
-static void emit_goto(struct jit_emit *e, s64 offset)
+void emit_goto(struct jit_emit *e, s64 offset)
 {
-    if (!in_page(offset)) {
+    if (!in_page(e, offset)) {
         emit_far(e, offset);
         return;
     }
@@ -234,7 +238,7 @@ void emit_jcc(struct jit_emit *e, const struct jit_insn *i)
         emit_goto(e, i->offset + i->zi.length);
         return;
     }
-    exit_new(e, in_page(to) ? EXIT_LINK : EXIT_FAR, to, asm_jcc(&e->hot, i->zi.opcode & 15, NULL));
+    exit_new(e, in_page(e, to) ? EXIT_LINK : EXIT_FAR, to, asm_jcc(&e->hot, i->zi.opcode & 15, NULL))->insn = i;
     emit_goto(e, i->offset + i->zi.length);
 }
 
@@ -362,7 +366,7 @@ static void emit_t2(struct x86_asm *a, u32 val)
     asm_u32(a, val);
 }
 
-static void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags, const struct jit_recipe *recipe)
+void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags, const struct jit_recipe *recipe)
 {
     flags_store(a, flags, recipe);
     emit_t2(a, site);
@@ -407,6 +411,8 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
         asm_call(&e->cold, jit_victim_thunk(e->j, (int)(e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT, s->write));
         asm_jcc(&e->cold, X86_BE, e->hot.exec + s->victim);
     }
+    if (s->beyond)
+        asm_link(&e->hot, s->beyond, asm_here(&e->cold));
     emit_x87_note(e, &e->cold, s->x87);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
     if ((s->slot || s->in_loop) && site->resume)
@@ -446,7 +452,7 @@ static void cold_link(struct jit_emit *e, const struct jit_exit *x)
     cold_by_link(e, &l, x->flags);
 }
 
-static void cold_unlinked(struct jit_emit *e, enum jit_exit_flags flags)
+void cold_unlinked(struct jit_emit *e, enum jit_exit_flags flags)
 {
     asm_rr(&e->hot, X86_XOR, T2, T2);
     asm_jmp(&e->hot, jit_exit_thunk(e->j, flags));
@@ -491,6 +497,10 @@ static void cold_not_canonical(struct jit_emit *e, const struct jit_exit *x)
 /* The target may be in the other entry of the pair. */
 static void cold_miss(struct jit_emit *e, const struct jit_exit *x)
 {
+    if (e->segmented) {
+        segment_miss(e, x);
+        return;
+    }
     asm_ri(&e->hot, X86_XOR | X86_W, T2, sizeof(struct jit_jump));
     asm_rm(&e->hot, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
     asm_jcc(&e->hot, X86_E, e->j->jump);
@@ -507,7 +517,7 @@ static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
     e->recipe = x->recipe;
     switch (x->kind) {
     case EXIT_LINK: cold_link(e, x); break;
-    case EXIT_FAR: emit_far(e, x->offset); break;
+    case EXIT_FAR: e->segmented ? segment_far(e, x->insn, x->offset) : emit_far(e, x->offset); break;
     case EXIT_BUDGET: cold_budget(e, x); break;
     default: cold_miss(e, x); break;
     }

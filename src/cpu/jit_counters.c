@@ -18,7 +18,7 @@ static const char *const kind_names[JIT_KINDS] = {
 };
 
 static const char *const left_names[JIT_BLOCKS_LEFT] = {
-    [JIT_BLOCK_RARE] = "rare", [JIT_BLOCK_MODE] = "in a mode that is not translated", [JIT_BLOCK_CROSSING] = "across pages",
+    [JIT_BLOCK_RARE] = "rare", [JIT_BLOCK_MODE] = "behind the end of the code segment", [JIT_BLOCK_CROSSING] = "across pages",
     [JIT_BLOCK_DEVICE] = "outside RAM",
 };
 

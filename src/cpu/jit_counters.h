@@ -8,7 +8,7 @@
 /* Why the interpreter ran a block. */
 enum jit_block_left {
     JIT_BLOCK_RARE,     /* not asked for often enough */
-    JIT_BLOCK_MODE,     /* 16-bit code, segments that are not flat */
+    JIT_BLOCK_MODE,     /* RIP is behind the code segment */
     JIT_BLOCK_CROSSING, /* its first instruction goes on in the next page */
     JIT_BLOCK_DEVICE,   /* not in RAM */
     JIT_BLOCKS_LEFT,

@@ -6,11 +6,16 @@
 
 #include "cpu/access.h"
 #include "cpu/interp.h"
-#include "cpu/jit_emit.h"
+#include "cpu/jit_segment.h"
 
 u64 jit_crossing_linear(const struct vcpu *c)
 {
-    return ((c->s.gpr[RIP] & PAGE_MASK) + PAGE_SIZE) & c->lin_mask;
+    return ((jit_linear(c) & PAGE_MASK) + PAGE_SIZE) & c->lin_mask;
+}
+
+static bool in_segment(const struct vcpu *c, u32 len)
+{
+    return c->code_size == 8 || c->s.gpr[RIP] + len - 1 <= jit_rip_last(c);
 }
 
 /* The TLB entry of the page behind RIP's, if it is there and of RAM. */
@@ -34,7 +39,7 @@ bool jit_crossing_scan(struct jit_emit *e, const u8 *hva)
     struct tlb_entry *t = next_page(e->c);
     struct jit_crossing *k;
 
-    if (!t)
+    if (!t || e->end < PAGE_SIZE)
         return false;
     interp_code_mark(e->c, t->page, 15 - MIN(room, 14)); /* before its bytes are read */
     k = jit_crossing_new(e->j);
@@ -43,7 +48,10 @@ bool jit_crossing_scan(struct jit_emit *e, const u8 *hva)
     for (u32 n = 0; n < JIT_CROSSING_BYTES; n++)
         k->bytes[n] = n < room ? hva[n] : t->page[n - room];
     e->b->crossing = k;
-    return jit_scan_one(e, (u16)((u64)hva & ~PAGE_MASK), k->bytes) && e->b->bytes > room;
+    if (!jit_scan_one(e, (u16)((u64)hva & ~PAGE_MASK), k->bytes) || e->b->bytes <= room)
+        return false;
+    k->len = (u8)e->b->bytes;
+    return in_segment(e->c, k->len);
 }
 
 bool jit_crossing_stale(const struct jit_crossing *k)
@@ -55,7 +63,7 @@ bool jit_crossing_holds(struct vcpu *c, const struct jit_crossing *k)
 {
     struct tlb_entry *t = next_page(c);
 
-    return t && t->page == k->page;
+    return t && t->page == k->page && in_segment(c, k->len);
 }
 
 bool jit_crossing_global(struct vcpu *c)

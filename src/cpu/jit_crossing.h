@@ -13,6 +13,7 @@ struct jit_crossing {
     const u32 *version_now; /* of its code */
     u32 version;
     u8 bytes[JIT_CROSSING_BYTES]; /* of the instruction, and some behind it */
+    u8 len;                 /* the instruction's own */
     const u8 *code;         /* the block's own code, flags in RAX; its entries are the gate's */
 };
 
@@ -35,7 +36,7 @@ static inline const u8 *jit_block_bytes(const struct jit_block *b)
 /* Its bytes in the next page were overwritten. */
 bool jit_crossing_stale(const struct jit_crossing *k);
 
-/* Whether the page behind RIP's is in the TLB, and still the one that it was made for. */
+/* Whether the page behind RIP's is in the TLB, still the one that it was made for, and in the code segment as far as it is needed. */
 bool jit_crossing_holds(struct vcpu *c, const struct jit_crossing *k);
 
 /* The page behind RIP's: its address; whether its mapping is known to be global. */

@@ -130,9 +130,9 @@ void jit_dump_block(const struct jit_emit *e, u64 lin)
 
     ext_save(e->c);
     dump_begin();
-    dump_print("vcpu %d: translated block at %llx, %d instructions in %u bytes, %d-bit, CPL %d; %u bytes hot, %u cold; key %x\n",
+    dump_print("vcpu %d: translated block at %llx, %d instructions in %u bytes, %d-bit, CPL %d; %u bytes hot, %u cold; key %llx\n",
                e->c->index, (unsigned long long)lin, e->count, b->bytes, e->code_size * 8, e->c->s.cpl, e->hot.len,
-               e->cold.len, b->key);
+               e->cold.len, (unsigned long long)b->key);
     code_dump(e, &e->hot, 0, e->insn[0].host);
     for (int n = 0; n < e->count; n++)
         insn_dump(e, n, page);

@@ -50,6 +50,7 @@ struct jit_insn {
     bool may_leave;   /* for its slow path, or by a fault: the flags before it must be at hand */
     bool host_faults; /* may fault on the host where its guest would */
     bool vector, x87;
+    bool code16;      /* of 16-bit code, where 66 says that operands have 32 bits */
     bool window;      /* its memory operands are reached through windows */
     u32 writes;        /* bit n: guest register n */
     bool flags_needed_after;
@@ -61,6 +62,7 @@ struct jit_insn {
 struct jit_stub {
     u32 site;
     u32 jump;  /* displacement in the hot code that goes there; 0: none */
+    u32 beyond; /* another, of an operand beyond its segment's limit; 0: none */
     u8 flags;  /* where they are */
     struct jit_recipe recipe;
     s32 x87;   /* as jit_emit.x87_offset */
@@ -83,6 +85,7 @@ struct jit_exit {
     const u8 *from; /* the displacement to link, in the writable view … */
     const u8 *exec; /* … and where it is executed */
     const struct jit_insn *again; /* EXIT_BUDGET: run this first */
+    const struct jit_insn *insn; /* EXIT_FAR: the jump */
     u32 site; /* EXIT_MISS: of the jump, if it faults where its target is not canonical; … */
     s32 popped; /* … and by how much it has moved RSP */
     u32 cold; /* where its code starts, from that of the block's cold code; for jit_dump.c */
@@ -95,6 +98,8 @@ struct jit_emit {
     struct x86_asm hot, cold;
     int code_size;
     bool windows; /* JIT_KEY_WINDOW */
+    bool segmented; /* JIT_KEY_SEGMENTED */
+    u64 first, end; /* the part of the page that the code segment has */
     u32 stack_checks;  /* jit_stack.c: RSP was checked so often, and … */
     struct {
         u32 jump;        /* … if the slot in `reg` was another, this displacement leads to what makes it the stack's, … */
@@ -220,6 +225,13 @@ void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave);
 void emit_fall_through(struct jit_emit *e, u32 offset);
 void emit_cold(struct jit_emit *e); /* slow paths and exits */
 
+/* jit_control.c, for jit_segment.c */
+bool in_page(const struct jit_emit *e, s64 offset); /* … and in the code segment */
+void emit_goto(struct jit_emit *e, s64 offset); /* to page_base + offset */
+struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offset, u32 jump); /* of the jump whose displacement is there */
+void x87_settle(struct jit_emit *e);
+void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags, const struct jit_recipe *recipe); /* to the slow path */
+
 /* jit_scan.c: decodes a block's instructions and finds out what they need. Their number; 0: the first crosses the page. */
 int jit_scan(struct jit_emit *e, const u8 *hva);
 /* The same for a block of just the instruction with these 15 bytes, at `offset` in its page. False: it is illegal. */
@@ -237,5 +249,6 @@ enum jit_exit_flags { LEAVE_HOST, LEAVE_RAX, LEAVE_MEMORY }; /* where the flags 
 const u8 *jit_exit_thunk(const struct jit *j, enum jit_exit_flags flags);
 const u8 *jit_slow_thunk(const struct jit *j);
 const u8 *jit_victim_thunk(const struct jit *j, int set, bool write);
+void cold_unlinked(struct jit_emit *e, enum jit_exit_flags flags); /* to the run loop, which looks for RIP's code; jit_control.c */
 
 #endif

@@ -7,6 +7,7 @@
 #include "cpu/interp.h"
 #include "cpu/jit_cache.h"
 #include "cpu/jit_crossing.h"
+#include "cpu/jit_segment.h"
 #include "cpu/xstate.h"
 
 static u64 tables_size(void)
@@ -89,6 +90,8 @@ static void table_reset(struct vcpu *c, struct jit_jumps *t, u32 key)
     t->key = key;
     t->local = user_key(key);
     t->space = c->tlb->space;
+    t->base = c->lin_base[SEG_CS];
+    t->limit = c->s.seg_limit[SEG_CS];
 }
 
 void jit_jumps_flush(struct vcpu *c)
@@ -135,9 +138,14 @@ void jit_jumps_code_written(struct vcpu *c)
 
 /* ---- choosing ---- */
 
+static bool serves_segment(const struct vcpu *c, const struct jit_jumps *t)
+{
+    return t->base == c->lin_base[SEG_CS] && t->limit == c->s.seg_limit[SEG_CS];
+}
+
 static bool serves(const struct vcpu *c, const struct jit_jumps *t, u32 key)
 {
-    return t->key == key && (!t->local || t->space == c->tlb->space);
+    return t->key == key && (!t->local || t->space == c->tlb->space) && (!(key & JIT_KEY_SEGMENTED) || serves_segment(c, t));
 }
 
 static struct jit_jumps *table_for(struct vcpu *c, u32 key)
@@ -192,13 +200,13 @@ static void put(struct jit_jumps *t, u32 slot, struct jit_jump jump)
 void jit_jumps_add(struct vcpu *c, const struct jit_block *b)
 {
     struct jit_jumps *t = c->jumps;
-    u64 rip = c->s.gpr[RIP];
+    u64 rip = c->s.gpr[RIP], lin = jit_linear(c);
     u32 slot = jit_jump_slot(rip);
 
     if (t->at[slot].rip != JIT_NO_RIP && t->at[slot].rip != rip)
         put(t, slot ^ 1, t->at[slot]); /* either place of the pair is as good for it */
     put(t, slot, (struct jit_jump){.rip = rip, .code = jit_block_code(b)});
-    note_page(c, t, rip, b->hva, tlb_origin(c->tlb, interp_fetch_entry(c, rip))->global);
+    note_page(c, t, lin, b->hva, tlb_origin(c->tlb, interp_fetch_entry(c, lin))->global);
     if (b->crossing)
         note_page(c, t, jit_crossing_linear(c), b->crossing->page, jit_crossing_global(c));
 }

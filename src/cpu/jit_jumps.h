@@ -14,7 +14,7 @@
 #define JIT_JUMP_FACTOR 0x9e3779b1u
 
 struct jit_jump {
-    u64 rip; /* JIT_NO_RIP: none */
+    u64 rip; /* the offset in CS, if that is segmented; JIT_NO_RIP: none */
     const u8 *code;
 };
 
@@ -23,6 +23,7 @@ struct jit_jumps {
     u16 fill[JIT_JUMPS];           /* which are in use */
     u32 filled;
     u32 key;
+    u64 base, limit; /* of CS; only of segmented code: see jit_segment.h */
     bool local;   /* some are not in global pages: true for `space` only */
     u64 space;    /* tlb.space */
     u64 used;     /* when, in selections */
@@ -38,8 +39,8 @@ static inline u32 jit_jump_slot(u64 rip)
     return (u32)rip * JIT_JUMP_FACTOR >> (32 - JIT_JUMPS_SHIFT);
 }
 
-/* Empties what is no longer true of all tables after what happened to the TLB, and makes the table for `key` in the loaded
- * address space the vCPU's. */
+/* Empties what is no longer true of all tables after what happened to the TLB, and makes the table for `key`, the
+ * loaded address space, and the code segment of segmented code, the vCPU's. */
 void jit_jumps_select(struct vcpu *c, u32 key);
 
 /* The code for RIP in the selected table, or NULL. */

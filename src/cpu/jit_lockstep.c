@@ -15,6 +15,7 @@
 #include "cpu/jit.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_segment.h"
 #include "cpu/jit_jumps.h"
 #include "cpu/dump.h"
 #include "cpu/world.h"
@@ -141,7 +142,7 @@ static __attribute__((noinline)) int run_block(struct vcpu *c, const struct jit_
         interp_fault_rewind(c);
         return c->fault_vector;
     }
-    c->page_base = c->s.gpr[RIP] & PAGE_MASK;
+    c->page_base = jit_page_base(c);
     jit_budget_refill(c);
     link = jit_enter(c, jit_block_code(b));
     if (link)

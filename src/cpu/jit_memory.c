@@ -4,6 +4,7 @@
  * the page's, and larger than any offset if not (see cpu/tlb.h), so one comparison sees misses, slow pages and accesses that
  * cross into the next page. */
 #include "cpu/jit_emit.h"
+#include "cpu/jit_segment.h"
 
 #include "cpu/decode.h"
 
@@ -56,6 +57,8 @@ void emit_effective_to(struct jit_emit *e, const struct jit_insn *i, const Zydis
 void emit_effective(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
 {
     emit_effective_to(e, i, mem, T1, i->zi.address_width == 64 ? X86_W : 0);
+    if (i->zi.address_width == 16)
+        asm_rr(&e->hot, X86_MOVZX16, T1, T1);
 }
 
 void emit_add_base(struct jit_emit *e, int seg)
@@ -129,6 +132,8 @@ static struct x86_mem window_at(struct jit_emit *e, const struct jit_insn *i, in
 
 struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write)
 {
+    if (e->segmented)
+        return segment_memory(e, i, mem, size, write);
     if (i->window && window_base_alone(e, i, mem))
         return window_at(e, i, jit_host_register[guest_register(mem->base)], (s32)mem->disp.value);
     if (i->window && rip_alone(e, i, mem)) {

@@ -195,11 +195,25 @@ static bool byte_operand(const struct jit_insn *i)
     return false;
 }
 
+/* Whether instructions of 16-bit code with that mnemonic need the prefix for 16-bit operands. */
+static bool has_operand_size(const struct jit_insn *i)
+{
+    switch (i->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_ADCX: case ZYDIS_MNEMONIC_ADOX: case ZYDIS_MNEMONIC_MOVNTI: case ZYDIS_MNEMONIC_CMPXCHG8B:
+    case ZYDIS_MNEMONIC_SFENCE: case ZYDIS_MNEMONIC_MFENCE: return false;
+    default: return i->zi.operand_width == 16 && !i->vector;
+    }
+}
+
 static void encode_prefixes(struct x86_asm *a, const struct jit_insn *i)
 {
+    if (i->code16 && has_operand_size(i))
+        asm_byte(a, 0x66);
     for (int n = 0; n < i->zi.raw.prefix_count; n++) {
         u8 value = i->zi.raw.prefixes[n].value;
 
+        if (value == 0x66 && i->code16 && i->zi.raw.prefixes[n].type != ZYDIS_PREFIX_TYPE_MANDATORY)
+            continue;
         if (i->zi.raw.prefixes[n].type != ZYDIS_PREFIX_TYPE_IGNORED &&
             (value == 0x66 || value == 0xf2 || value == 0xf3 || value == 0xf0))
             asm_byte(a, value);
@@ -531,7 +545,7 @@ void emit_lea(struct jit_emit *e, const struct jit_insn *i)
     ZydisDecodedOperandMem mem = i->op[1].mem;
 
     mem.segment = ZYDIS_REGISTER_DS; /* an offset in it */
-    if (!in_memory(guest) && wide != X86_66) {
+    if (!in_memory(guest) && wide != X86_66 && i->zi.address_width != 16) {
         emit_effective_to(e, i, &mem, jit_host_register[guest], i->zi.address_width == 64 ? wide : 0);
         return;
     }

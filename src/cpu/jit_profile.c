@@ -124,7 +124,7 @@ u64 *jit_profile_begin(const struct jit_emit *e, u64 lin)
     if (!k)
         return NULL;
     r = &k->record[k->used++];
-    *r = (struct record){.lin = lin, .key = e->b->key & (JIT_KEY_SIZE | KEY_USER), .insns = (u16)e->count};
+    *r = (struct record){.lin = lin, .key = (u32)e->b->key & (JIT_KEY_SIZE | KEY_USER), .insns = (u16)e->count};
     return &r->count;
 }
 
@@ -134,8 +134,8 @@ void jit_profile_end(const struct jit_emit *e, u64 lin)
     char name[64];
 
     ext_save(e->c);
-    jitdump_code(p, &e->hot, name_of(name, sizeof(name), lin, e->b->key, ""));
-    jitdump_code(p, &e->cold, name_of(name, sizeof(name), lin, e->b->key, " slow"));
+    jitdump_code(p, &e->hot, name_of(name, sizeof(name), lin, (u32)e->b->key, ""));
+    jitdump_code(p, &e->cold, name_of(name, sizeof(name), lin, (u32)e->b->key, " slow"));
 }
 
 /* ---- the table ---- */

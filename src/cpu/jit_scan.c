@@ -8,6 +8,7 @@
 #include "cpu/exec.h"
 #include "cpu/exec_system.h"
 #include "cpu/jit_cache.h"
+#include "cpu/jit_segment.h"
 #include "cpu/vector_op.h"
 #include "cpu/xstate.h"
 
@@ -130,9 +131,9 @@ static enum jit_kind general_kind(struct jit_emit *e, struct jit_insn *i)
     if (feature != FEAT_ALWAYS && !has(e->c, (enum cpu_feature)feature))
         return JIT_INTERPRET;
     if (group == choose_branch)
-        return branch_kind(i, e->code_size);
+        return e->segmented ? segment_branch_kind(e, i) : branch_kind(i, e->code_size);
     if (group == choose_stack)
-        return stack_kind(i, e->code_size);
+        return e->segmented ? segment_stack_kind(e, i) : stack_kind(i, e->code_size);
     if (group == choose_nop && i->zi.mnemonic != M(SFENCE) && i->zi.mnemonic != M(MFENCE))
         return has(e->c, FEAT_CMOV) ? JIT_NOTHING : JIT_INTERPRET;
     if (i->zi.mnemonic == M(LEA))
@@ -142,7 +143,7 @@ static enum jit_kind general_kind(struct jit_emit *e, struct jit_insn *i)
     if (i->zi.mnemonic == M(DIV) || i->zi.mnemonic == M(IDIV) || i->zi.mnemonic == M(CMPXCHG16B)) /* the latter if unaligned */
         i->host_faults = true;
     if (bit_anywhere(i))
-        return i->zi.operand_width >= 32 && i->zi.address_width == e->code_size * 8 ? JIT_BIT_MEMORY : JIT_INTERPRET;
+        return i->zi.operand_width >= 32 && i->zi.address_width == e->code_size * 8 && !e->segmented ? JIT_BIT_MEMORY : JIT_INTERPRET;
     return general_same(i) && can_emit_same(i, e->code_size) ? JIT_SAME : JIT_INTERPRET;
 }
 
@@ -188,14 +189,14 @@ static enum jit_kind kind_of(struct jit_emit *e, struct jit_insn *i)
 
     if (ext == ZYDIS_ISA_EXT_KNC || ext == ZYDIS_ISA_EXT_KNCE || ext == ZYDIS_ISA_EXT_KNCV)
         return JIT_LEAVE_BLOCK;
-    if (i->zi.address_width == 16 || !segment_unchecked(e, i))
+    if (e->segmented ? !segment_operands(e, i) : i->zi.address_width == 16 || !segment_unchecked(e, i))
         kind = JIT_INTERPRET;
     else if (choose_general(i->zi.mnemonic) && !(choose_general(i->zi.mnemonic) == choose_string))
         kind = general_kind(e, i);
     else if (vector_insn(&src) && vector_same(e, i, &src) && can_emit_same(i, e->code_size))
         kind = JIT_SAME;
     if (kind == JIT_INTERPRET)
-        kind = system_kind(e, i);
+        kind = e->segmented ? segment_system_kind(e, i) : system_kind(e, i);
     if (kind != JIT_INTERPRET)
         return kind;
     i->vector = i->x87 = i->host_faults = false;
@@ -273,6 +274,7 @@ static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, i
 
     i->bytes = bytes;
     i->mem = NULL;
+    i->code16 = e->code_size == 2;
     i->reads_flags = i->writes_flags = i->kills_flags = i->host_faults = i->vector = i->x87 = false;
     if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
         return false;
@@ -372,10 +374,10 @@ int jit_scan(struct jit_emit *e, const u8 *hva)
 
     ext_save(e->c); /* Zydis */
     e->b->ext = e->b->alone = false;
-    for (e->count = 0; e->count < JIT_INSNS_MAX && at < PAGE_SIZE; e->count++) {
+    for (e->count = 0; e->count < JIT_INSNS_MAX && at < e->end; e->count++) {
         struct jit_insn *i = &e->insn[e->count];
 
-        if (!scan_insn(e, i, hva + (at - start), (int)MIN(PAGE_SIZE - at, 15)))
+        if (!scan_insn(e, i, hva + (at - start), (int)MIN(e->end - at, 15)))
             break;
         if (e->c->trial && (i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK)) {
             if (e->count)

@@ -239,7 +239,7 @@ void emit_system(struct jit_emit *e, const struct jit_insn *i)
  * every address space; else the slow path is taken, and the run loop selects one. */
 static void emit_jumps_of(struct jit_emit *e, const struct jit_insn *i, int set)
 {
-    u32 key = (e->b->key & ~(u32)JIT_KEY_SET) | (u32)set << JIT_KEY_SET_SHIFT;
+    u32 key = ((u32)e->b->key & ~(u32)JIT_KEY_SET) | (u32)set << JIT_KEY_SET_SHIFT;
     struct x86_asm *a = &e->hot;
 
     asm_rm(a, X86_LOAD | X86_W, T1, VCPU_AT(jumps_of[set]));

@@ -24,7 +24,7 @@ enum { /* the usual ones, in their "register, r/m" or "r/m, register" forms */
     X86_MOVZX16 = X86_0F | 0xb7,
 };
 
-enum { X86_O, X86_NO, X86_B, X86_AE, X86_E, X86_NE, X86_BE, X86_A, X86_S, X86_NS }; /* condition codes */
+enum { X86_O, X86_NO, X86_B, X86_AE, X86_E, X86_NE, X86_BE, X86_A, X86_S, X86_NS, X86_G = 15 }; /* condition codes */
 
 struct x86_asm {
     u8 *code;      /* where the bytes go */

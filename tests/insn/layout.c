@@ -17,6 +17,8 @@ const struct layout_segment layout_ldt[LDT_COUNT] = {
     [LDT_ABSENT] = {.base = 0, .limit = 0xfffff, .big = true, .pages = true, .absent = true},
     [LDT_CODE_CONFORMING] = {.limit = 0xfffff, .contents = 3, .big = true, .pages = true, .absent = true},
     [LDT_CODE_EXECUTE] = {.limit = 0xfffff, .contents = 2, .big = true, .pages = true, .no_write = true},
+    [LDT_CODE16_INSIDE] = {.base = (u32)CODE_VA + 0x230, .limit = 0x19a7, .contents = 2},
+    [LDT_CODE32_INSIDE] = {.base = (u32)CODE_VA + 0x1d1, .limit = 0x1b52, .contents = 2, .big = true},
 };
 
 u64 layout_descriptor(const struct layout_segment *s)
@@ -39,6 +41,6 @@ u16 layout_selector(u64 random)
                               0x20, 0x40, 0x48, 0x50, 0x58, 0x63, SEL_CODE64, 0x38,     0x83, 0xfffb};
 
     if (random & 0x300) /* any RPL now and then; sometimes behind the table's end */
-        return (u16)((random % (LDT_COUNT + 1)) << 3 | 4 | (random & 0xc00 ? 3 : random >> 12 & 3));
+        return (u16)((random % (LDT_CHOSEN + 1)) << 3 | 4 | (random & 0xc00 ? 3 : random >> 12 & 3));
     return gdt[(random >> 16) % ARRAY_SIZE(gdt)];
 }

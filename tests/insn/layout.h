@@ -27,6 +27,8 @@ enum layout_ldt {
     LDT_ABSENT,         /* not present */
     LDT_CODE_CONFORMING,/* flat, 32-bit; not present: Linux lets programs have no other */
     LDT_CODE_EXECUTE,   /* flat, 32-bit, not readable */
+    LDT_CODE16_INSIDE,  /* begins and ends in the middle of code pages; layout_selector() names none from here */
+    LDT_CODE32_INSIDE,
     LDT_COUNT
 };
 struct layout_segment {
@@ -35,6 +37,7 @@ struct layout_segment {
     bool big, pages, no_write, absent; /* no_write: read-only data, execute-only code */
 };
 extern const struct layout_segment layout_ldt[LDT_COUNT];
+#define LDT_CHOSEN LDT_CODE16_INSIDE
 #define LDT_SELECTOR(n) ((u16)((n) << 3 | 7))
 
 /* Linux' flat segments in the GDT. */

@@ -11,19 +11,21 @@ static int add_victim(struct writer *w, u32 *ret_bytes)
     case 0:
         emit_mov(w, reg, (u32)rnd(w->r));
         *ret_bytes = 4;
-        return reg < 8 ? 1 : 2;
+        return (reg < 8 ? 1 : 2) + 2 * narrow(w);
     case 1: /* add, or, … r32, imm32 */
         p = reg < 8 ? EMIT(w, 0x81) : EMIT(w, 0x41, 0x81);
         append(p, (const u8[]){(u8)(0xc0 | below(w->r, 8) << 3 | (reg & 7))}, 1);
         append32(p, (u32)rnd(w->r));
         *ret_bytes = 4;
-        return p->len - 4;
+        return p->len - 4 + 2 * narrow(w);
     case 2:
-        refer(EMIT(w, (u8)(0x70 | below(w->r, 16)), 0), FIX_REL8, 1, w->q->count + 1 + (int)below(w->r, 3));
+        p = EMIT(w, (u8)(0x70 | below(w->r, 16)), 0);
+        refer(p, FIX_REL8, 1, w->q->count + (int)below(w->r, 3));
+        p->lead = 0;
         *ret_bytes = 1;
         return 0;
     default:
-        EMIT(w, 0xf8);
+        EMIT(w, 0xf8)->lead = 0;
         *ret_bytes = 1;
         return 0;
     }
@@ -42,9 +44,10 @@ static u8 other_opcode(struct writer *w, const struct piece *victim)
     return victim->len == 2 ? (u8)(0x70 | below(w->r, 16)) : simple_opcode(w);
 }
 
+/* What turns an offset of code into one of data. */
 static u32 code_base(struct writer *w)
 {
-    return (u32)(wide(w) ? 0 : layout_base(w->q->c.s.sel[SEG_CS]));
+    return (u32)(wide(w) ? 0 : layout_base(w->q->c.s.sel[SEG_CS])) - data_base(w);
 }
 
 /* A write to [address of the piece + offset]. Returns its number. */
@@ -101,8 +104,12 @@ static void add_change_behind(struct writer *w)
 
 static void add_run(struct writer *w)
 {
-    for (int n = 0; n < RUN; n++)
-        EMIT(w, simple_opcode(w))->joined = n;
+    for (int n = 0; n < RUN; n++) {
+        struct piece *p = EMIT(w, simple_opcode(w));
+
+        p->joined = n;
+        p->lead = 0;
+    }
 }
 
 /* Puts the address of piece `victim`, and `plus` bytes, into the field at the end of p. */

@@ -10,6 +10,7 @@
 #include "random_state.h"
 
 #define STACK_WORDS 12 /* that hold the address of the end, for returns without a call */
+#define NARROW_BASES (1u << RBX | 1u << RBP | 1u << RSI | 1u << RDI) /* of 16-bit addresses */
 
 void add_part(struct writer *w, bool nested)
 {
@@ -48,9 +49,11 @@ static void choose_registers(struct writer *w)
 
     w->kept = 1u << RSP | 1u << RCX; /* for the choice */
     for (int n = 0; n < POINTERS; n++) {
-        w->pointer[n] = any_register(w);
+        do
+            w->pointer[n] = any_register(w);
+        while (narrow(w) && !(NARROW_BASES >> w->pointer[n] & 1));
         w->kept |= 1u << w->pointer[n];
-        c->s.gpr[w->pointer[n]] = DATA_VA + 0x400 + below(w->r, 0x2400 / 64) * 64;
+        c->s.gpr[w->pointer[n]] = DATA_VA + 0x400 + below(w->r, 0x2400 / 64) * 64 - data_base(w);
     }
     do
         w->index = (int)below(w->r, count);
@@ -61,21 +64,65 @@ static void choose_registers(struct writer *w)
     c->s.gpr[RSP] = DATA_VA + 0x800 + below(w->r, 0x1800 / 16) * 16;
     if (one_in(w->r, 6))
         c->s.gpr[RSP] = DATA_VA + 0x1000 * (1 + below(w->r, 2)) + 8 * (below(w->r, 9) - 4);
+    c->s.gpr[RSP] -= seq_stack_base(c);
+    if (!wide(w))
+        for (int n = 0; n < 8; n++)
+            c->s.gpr[n] &= 0xffffffff;
 }
 
-static void choose_segments(struct insn_case *c, struct rng *r)
+u64 seq_stack_base(const struct insn_case *c)
 {
-    if (c->code_size == 8)
-        return;
-    c->s.sel[SEG_SS] = SEL_DATA;
-    c->s.sel[SEG_CS] = SEL_CODE32;
+    return c->code_size == 8 ? 0 : layout_base(c->s.sel[SEG_SS]);
+}
+
+static u16 one_of(struct rng *r, const u8 *segments, size_t count)
+{
+    return LDT_SELECTOR(segments[below(r, count)]);
+}
+#define ONE_OF(r, ...) one_of((r), (const u8[]){__VA_ARGS__}, sizeof((const u8[]){__VA_ARGS__}))
+
+static u16 odd_data(struct rng *r)
+{
+    return ONE_OF(r, LDT_DATA16, LDT_STACK32, LDT_DATA_READONLY, LDT_DATA_SHORT, LDT_DATA_BASE, LDT_DATA_TOP, LDT_EXPAND_DOWN, LDT_EXPAND_DOWN32);
+}
+
+static void choose_segments32(struct insn_case *c, struct rng *r)
+{
+    c->s.sel[SEG_SS] = one_in(r, 16) ? ONE_OF(r, LDT_DATA16, LDT_STACK32) : SEL_DATA;
+    c->s.sel[SEG_CS] = one_in(r, 10) ? ONE_OF(r, LDT_CODE32, LDT_CODE32_INSIDE) : SEL_CODE32;
     c->s.sel[SEG_ES] = c->s.sel[SEG_DS] = SEL_DATA;
-    if (one_in(r, 16)) /* code that is only interpreted */
-        c->s.sel[SEG_CS] = LDT_SELECTOR(LDT_CODE32);
     if (one_in(r, 2))
         c->s.sel[SEG_FS] = SEL_DATA;
     if (one_in(r, 2))
         c->s.sel[SEG_GS] = SEL_DATA;
+}
+
+static void choose_segments16(struct insn_case *c, struct rng *r)
+{
+    c->s.sel[SEG_CS] = LDT_SELECTOR(one_in(r, 3) ? LDT_CODE16_INSIDE : LDT_CODE16);
+    c->s.sel[SEG_SS] = LDT_SELECTOR(one_in(r, 4) ? LDT_STACK32 : LDT_DATA16);
+    c->s.sel[SEG_ES] = c->s.sel[SEG_DS] = LDT_SELECTOR(LDT_DATA16);
+    if (one_in(r, 20))
+        c->s.sel[SEG_SS] = SEL_DATA;
+    if (one_in(r, 2))
+        c->s.sel[SEG_FS] = odd_data(r);
+    if (one_in(r, 2))
+        c->s.sel[SEG_GS] = odd_data(r);
+}
+
+/* Sequences that change themselves write to code in DS. */
+static void choose_segments(struct insn_case *c, struct rng *r, bool smc)
+{
+    if (c->code_size == 8)
+        return;
+    if (c->code_size == 4)
+        choose_segments32(c, r);
+    else
+        choose_segments16(c, r);
+    if (smc)
+        c->s.sel[SEG_DS] = c->s.sel[SEG_ES] = SEL_DATA;
+    else if (one_in(r, 10))
+        c->s.sel[one_in(r, 2) ? SEG_DS : SEG_ES] = odd_data(r);
 }
 
 /* x87 and SIMD exceptions masked and none pending, or as random as they were. */
@@ -93,24 +140,28 @@ static void choose_control(struct insn_case *c, struct rng *r)
     c->s.xsave[512] |= 3; /* x87 and SSE are in the image */
 }
 
-static void plant_stack(struct sequence *q)
+static void plant_stack(struct sequence *q, u32 word)
 {
-    u32 word = q->c.code_size == 8 ? 8 : 4;
     u64 end = CODE_VA + q->at[q->count] - (q->c.code_size == 8 ? 0 : layout_base(q->c.s.sel[SEG_CS]));
-    u64 at = q->c.s.gpr[RSP] - DATA_VA;
+    u64 at = q->c.s.gpr[RSP] + seq_stack_base(&q->c) - DATA_VA;
 
     for (u32 n = 0; n < STACK_WORDS && at + word <= DATA_WRITABLE; n++, at += word)
         memcpy(q->c.data + at, &end, word);
 }
 
-/* The first piece's address; `size` bytes of code follow there. */
-static u64 choose_start(struct rng *r, u64 size)
+/* The first piece's address; `size` bytes of code follow there. Not before the code segment. */
+static u64 choose_start(const struct insn_case *c, struct rng *r, u64 size)
 {
+    u64 first = c->code_size == 8 || c->s.sel[SEG_CS] == SEL_CODE32 ? 0 : layout_base(c->s.sel[SEG_CS]) - CODE_VA;
+
+    u64 at;
+
     switch (below(r, 8)) {
-    case 0: case 1: return 0x1000 - below(r, MIN(size, 0xf00u) + 1);
-    case 2: return CODE_SIZE - MIN(size, CODE_SIZE - 1);
-    default: return 0x100 + below(r, 0xe00);
+    case 0: case 1: at = 0x1000 - below(r, MIN(size, 0xf00u) + 1); break;
+    case 2: at = CODE_SIZE - MIN(size, CODE_SIZE - 1); break;
+    default: at = 0x100 + below(r, 0xe00); break;
     }
+    return MAX(first, at);
 }
 
 static void scatter(struct writer *w)
@@ -131,24 +182,25 @@ static void start_set(struct sequence *q, u64 at)
 
 static bool try_sequence(const struct seq_generator *s, struct rng *r, struct sequence *q)
 {
-    struct writer w = {.s = s, .r = r, .q = q, .scattered = one_in(r, 5)};
+    struct writer w = {.s = s, .r = r, .q = q, .scattered = one_in(r, 5), .words = !one_in(r, 3)};
     int count = 3 + (int)below(r, one_in(r, 3) ? 37 : 12);
 
     generate_state(&s->g, r, &q->c);
     q->count = 0;
-    choose_segments(&q->c, r);
+    choose_segments(&q->c, r, s->smc);
     choose_control(&q->c, r);
     choose_registers(&w);
     while (q->count < count)
         add_part(&w, false);
-    start_set(q, 0x100);
+    sequence_lead(q);
+    start_set(q, 0x800);
     if (w.scattered)
         scatter(&w);
     else if (sequence_layout(q))
-        start_set(q, choose_start(r, q->at[q->count] - q->at[0]));
+        start_set(q, choose_start(&q->c, r, q->at[q->count] - q->at[0]));
     if (!sequence_layout(q))
         return false;
-    plant_stack(q);
+    plant_stack(q, (u32)q->c.code_size == 2 && !w.words ? 4 : q->c.code_size);
     return true;
 }
 
@@ -163,7 +215,10 @@ void seq_generate(const struct seq_generator *s, u64 index, struct sequence *q, 
 
 static bool holds_address(const struct sequence *q, int n)
 {
-    return q->c.s.gpr[n] - DATA_VA < DATA_SIZE || q->c.s.gpr[n] < 16;
+    u64 base = n == RSP ? seq_stack_base(&q->c) : q->c.code_size == 8 ? 0 : layout_base(q->c.s.sel[SEG_DS]);
+    u64 address = q->c.s.gpr[n] + base;
+
+    return (q->c.code_size == 8 ? address : (u32)address) - DATA_VA < DATA_SIZE || q->c.s.gpr[n] < 16;
 }
 
 void seq_vary_state(struct sequence *q, struct rng *r)
@@ -185,13 +240,15 @@ void seq_vary_state(struct sequence *q, struct rng *r)
         c->s.xsave[25] &= 0xe0;
         c->s.xsave[512] |= 3;
         break;
-    case 2: c->s.gpr[RSP] = DATA_VA + (one_in(r, 2) ? 0 : DATA_WRITABLE) + 4 * below(r, 8); break;
+    case 2: c->s.gpr[RSP] = DATA_VA + (one_in(r, 2) ? 0 : DATA_WRITABLE) + 4 * below(r, 8) - seq_stack_base(c); break;
     case 3: case 4:
         if (holds_address(q, n) && c->s.gpr[n] >= 16)
             c->s.gpr[n] += 0x1000 * (below(r, 9) - 4) + (one_in(r, 2) ? below(r, 64) : 0);
         break;
     default: break;
     }
+    for (int reg = 0; count == 8 && reg < count; reg++)
+        c->s.gpr[reg] &= 0xffffffff;
 }
 
 /* ---- setup ---- */

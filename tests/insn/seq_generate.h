@@ -16,7 +16,7 @@ struct seq_generator {
     u32 pool_count[POOL_COUNT];
 };
 
-/* For code of `code_size` bytes, 8 or 4. */
+/* For code of `code_size` bytes, 8, 4 or 2. */
 int seq_generator_setup(struct seq_generator *s, int code_size, u64 seed, u64 components, struct insn_guest *guest, struct err *e);
 void seq_generator_free(struct seq_generator *s);
 
@@ -26,5 +26,8 @@ void seq_generate(const struct seq_generator *s, u64 index, struct sequence *q, 
 /* Another state for a sequence: other values in registers that hold no addresses (which of those do is found by their values), other flags;
  * now and then one thing that makes faults: a pointer or the stack at an edge, alignment checks, single steps, unmasked exceptions. */
 void seq_vary_state(struct sequence *q, struct rng *r);
+
+/* Where the stack's segment begins. */
+u64 seq_stack_base(const struct insn_case *c);
 
 #endif

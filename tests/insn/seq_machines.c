@@ -95,6 +95,7 @@ static void last_insn(const struct sequence *q, const struct end *end, struct in
 
     *c = q->c;
     c->s.rip = end->o.s.rip;
+    c->s.flags |= end->o.s.flags & FLAG_NT; /* from POPF */
     c->len = INSN_MAX;
     memset(c->bytes, 0xcc, INSN_MAX);
     at = case_code_at(c);

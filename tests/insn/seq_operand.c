@@ -30,6 +30,43 @@ static u64 segment_base(const struct insn_case *c, ZydisRegister seg)
     return n == SEG_FS ? c->s.fs_base : n == SEG_GS ? c->s.gs_base : 0;
 }
 
+/* The segment of an operand with that base register. */
+static ZydisRegister segment_used(const struct decoded *d, const ZydisDecodedOperand *mem, int base)
+{
+    if (d->zi.attributes & ZYDIS_ATTRIB_HAS_SEGMENT)
+        return mem->mem.segment;
+    return base == RSP || base == RBP ? ZYDIS_REGISTER_SS : ZYDIS_REGISTER_DS;
+}
+
+/* operand_choose() for 16-bit addresses. */
+static bool choose_narrow(struct writer *w, struct piece *p, const ZydisDecodedOperand *mem, const struct decoded *d)
+{
+    static const struct { s8 base, index; } forms[] = {{RBX, RSI}, {RBX, RDI}, {RBP, RSI}, {RBP, RDI}, {RSI, -1}, {RDI, -1}, {RBP, -1}, {RBX, -1}};
+    const struct insn_case *c = &w->q->c;
+    int modrm = d->zi.raw.modrm.offset, reg = c->bytes[modrm] & 0x38, form = (int)below(w->r, 8);
+    int tail = d->zi.raw.disp.size ? d->zi.raw.disp.offset + d->zi.raw.disp.size / 8 : modrm + 1;
+    bool kept = w->kept >> forms[form].base & 1 && (forms[form].index < 0 || w->kept >> forms[form].index & 1);
+    u64 target = operand_address(w, mem->size / 8, mem->size >= 128 || one_in(w->r, 2));
+    u32 disp = (u32)(target - segment_base(c, segment_used(d, mem, kept ? forms[form].base : RAX)));
+
+    if (disp > 0xffff && !one_in(w->r, 40))
+        return false;
+    if (kept)
+        disp -= (u32)c->s.gpr[forms[form].base] + (forms[form].index >= 0 ? (u32)c->s.gpr[forms[form].index] : 0);
+    p->len = (u8)modrm;
+    memcpy(p->bytes, c->bytes, (size_t)modrm);
+    append(p, (const u8[]){(u8)(kept ? 0x80 | reg | form : reg | 6)}, 1);
+    p->operand_at = p->len;
+    p->operand_narrow = true;
+    p->operand_size = (u8)MIN(mem->size / 8u, 255u);
+    p->operand = (u32)target;
+    append(p, &(u16){(u16)disp}, 2);
+    if (p->len + d->zi.length - tail > INSN_MAX)
+        return false;
+    append(p, c->bytes + tail, (size_t)(d->zi.length - tail));
+    return true;
+}
+
 /* How the prefixes can extend the register fields of an instruction. */
 static bool extends(const struct decoded *d)
 {
@@ -61,11 +98,13 @@ bool operand_choose(struct writer *w, struct piece *p, const ZydisDecodedOperand
     bool aligned = mem->size >= 128 || one_in(w->r, 2), none = one_in(w->r, 8);
     u64 target = operand_address(w, mem->size / 8, aligned), disp;
 
-    if (d->zi.address_width == 16 || mem->mem.type == ZYDIS_MEMOP_TYPE_VSIB || mem->mem.type == ZYDIS_MEMOP_TYPE_MIB)
+    if (mem->mem.type == ZYDIS_MEMOP_TYPE_VSIB || mem->mem.type == ZYDIS_MEMOP_TYPE_MIB)
         return false;
+    if (d->zi.address_width == 16)
+        return choose_narrow(w, p, mem, d);
     if ((base >= 8 || index >= 8) && !extends(d))
         base = RSP, index = -1;
-    disp = target - segment_base(c, mem->mem.segment);
+    disp = target - segment_base(c, wide(w) ? mem->mem.segment : segment_used(d, mem, none ? RAX : base));
     if (!none)
         disp -= c->s.gpr[base] + (index >= 0 ? c->s.gpr[index] << scale : 0);
     if (d->zi.address_width == 64 && disp != (u64)(s64)(s32)disp)

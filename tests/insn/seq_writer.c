@@ -8,7 +8,7 @@ struct piece *emit(struct writer *w, const u8 *bytes, size_t len)
     struct piece *p = &w->q->piece[w->q->count];
 
     assert(w->q->count < PIECES_MAX);
-    *p = (struct piece){.len = (u8)len};
+    *p = (struct piece){.len = (u8)len, .lead = narrow(w) ? LEAD_BOTH : 0};
     memcpy(p->bytes, bytes, len);
     w->q->count++;
     return p;
@@ -30,6 +30,42 @@ bool wide(const struct writer *w)
     return w->s->g.code_size == 8;
 }
 
+bool narrow(const struct writer *w)
+{
+    return w->s->g.code_size == 2;
+}
+
+u32 data_base(const struct writer *w)
+{
+    return wide(w) ? 0 : (u32)layout_base(w->q->c.s.sel[SEG_DS]);
+}
+
+void lead_operand(struct writer *w, struct piece *p)
+{
+    if (narrow(w))
+        p->lead = w->words == !one_in(w->r, 12) ? 0 : LEAD_66;
+}
+
+void lead_any(struct writer *w, struct piece *p)
+{
+    if (narrow(w))
+        p->lead = one_in(w->r, 8) ? (u8)below(w->r, 4) : 0;
+}
+
+void emit_near(struct writer *w, const u8 *bytes, size_t len, int target)
+{
+    struct piece *p = emit(w, bytes, len);
+
+    lead_operand(w, p);
+    if (narrow(w) && !p->lead) {
+        append(p, (const u8[2]){0}, 2);
+        refer(p, FIX_REL16, (int)len, target);
+    } else {
+        append32(p, 0);
+        refer(p, FIX_REL32, (int)len, target);
+    }
+}
+
 /* ModRM and the rest for [disp32]. */
 void append_absolute(struct writer *w, struct piece *p, int reg, u32 address)
 {
@@ -37,7 +73,7 @@ void append_absolute(struct writer *w, struct piece *p, int reg, u32 address)
         append(p, (const u8[]){(u8)(reg << 3 | 4), 0x25}, 2);
     else
         append(p, (const u8[]){(u8)(reg << 3 | 5)}, 1);
-    append32(p, address);
+    append32(p, address - data_base(w));
 }
 
 void refer(struct piece *p, enum piece_fix fix, int at, int target)

@@ -16,6 +16,7 @@ struct writer {
     int pointer[POINTERS], index; /* general registers */
     u32 kept;                     /* bit n: register n keeps its address */
     bool scattered;               /* pieces are in several places: short jumps may not reach */
+    bool words;                   /* of 16-bit code: calls, returns and the like have 16-bit operands */
     int counters;
 };
 
@@ -30,10 +31,20 @@ void append_absolute(struct writer *w, struct piece *p, int reg, u32 address); /
 struct piece *emit_mov(struct writer *w, int reg, u32 val); /* mov r32, imm32 */
 struct piece *emit_ff(struct writer *w, int op, int reg);   /* opcode FF /op on a register */
 
+/* Prefixes for the operand and the address size of a piece that needs none: in 16-bit code the sequence's, now and then others. */
+void lead_operand(struct writer *w, struct piece *p);
+void lead_any(struct writer *w, struct piece *p);
+
+/* A jump or call with a displacement of 16 or 32 bits, by the opcode's bytes. */
+void emit_near(struct writer *w, const u8 *bytes, size_t len, int target);
+#define EMIT_NEAR(w, target, ...) emit_near((w), (const u8[]){__VA_ARGS__}, sizeof((const u8[]){__VA_ARGS__}), (target))
+
 /* The field at `at` refers to a piece. */
 void refer(struct piece *p, enum piece_fix fix, int at, int target);
 
 bool wide(const struct writer *w); /* 64-bit code */
+bool narrow(const struct writer *w); /* 16-bit code */
+u32 data_base(const struct writer *w); /* of DS */
 int any_register(struct writer *w); /* that keeps no address */
 int ahead(struct writer *w); /* the number of a piece that may come soon */
 

@@ -5,6 +5,7 @@
 
 #define FILL 0xcc /* INT3 */
 #define JUMP_SIZE 5
+#define JUMP16_SIZE 3
 
 /* Where pieces are put one behind the other. */
 struct cursor {
@@ -25,6 +26,13 @@ static bool span_end(struct cursor *k)
     return true;
 }
 
+static void put16(u8 *p, u64 val)
+{
+    u16 low = (u16)val;
+
+    memcpy(p, &low, 2);
+}
+
 static void put32(u8 *p, u64 val)
 {
     u32 low = (u32)val;
@@ -35,11 +43,17 @@ static void put32(u8 *p, u64 val)
 /* A jump from the cursor to `place`, where it goes on. */
 static bool move_to(struct cursor *k, u64 place)
 {
+    bool narrow = k->q->c.code_size == 2;
+    u64 size = narrow ? JUMP16_SIZE : JUMP_SIZE;
+
     if (k->at + JUMP_SIZE > CODE_SIZE)
         return false;
     k->q->code[k->at] = 0xe9;
-    put32(k->q->code + k->at + 1, place - (k->at + JUMP_SIZE));
-    k->at += JUMP_SIZE;
+    if (narrow)
+        put16(k->q->code + k->at + 1, place - (k->at + size));
+    else
+        put32(k->q->code + k->at + 1, place - (k->at + size));
+    k->at += size;
     if (!span_end(k))
         return false;
     k->at = k->start = place;
@@ -73,7 +87,9 @@ static bool fill_in(struct sequence *q, int n, u64 base)
     case FIX_REL8:
         *field = (u8)distance;
         return distance == (s8)distance;
+    case FIX_REL16: put16(field, (u64)distance); return true;
     case FIX_REL32: put32(field, (u64)distance); return true;
+    case FIX_ADDRESS16: put16(field, CODE_VA - base + to + p->plus); return true;
     case FIX_ADDRESS: put32(field, CODE_VA - base + to + p->plus); return true;
     case FIX_DATA: put32(field, p->plus - (CODE_VA + behind)); return true;
     default: return true;
@@ -95,13 +111,31 @@ bool sequence_layout(struct sequence *q)
     return true;
 }
 
+void sequence_lead(struct sequence *q)
+{
+    static const struct { u8 len, bytes[2]; } leads[] = {{0, {0}}, {1, {0x66}}, {1, {0x67}}, {2, {0x67, 0x66}}};
+
+    for (int n = 0; n < q->count; n++) {
+        struct piece *p = &q->piece[n];
+        u8 len = leads[p->lead].len;
+
+        memmove(p->bytes + len, p->bytes, p->len);
+        memcpy(p->bytes, leads[p->lead].bytes, len);
+        p->len = (u8)(p->len + len);
+        p->fix_at = (u8)(p->fix_at + len);
+        p->operand_at = p->operand_at ? (u8)(p->operand_at + len) : 0;
+        p->lead = 0;
+    }
+}
+
 void sequence_aim(struct sequence *q, int n, u32 address)
 {
     struct piece *p = &q->piece[n];
-    u32 disp;
+    u32 disp = 0;
 
-    memcpy(&disp, p->bytes + p->operand_at, 4);
-    put32(p->bytes + p->operand_at, disp + address - p->operand);
+    memcpy(&disp, p->bytes + p->operand_at, p->operand_narrow ? 2 : 4);
+    disp += address - p->operand;
+    memcpy(p->bytes + p->operand_at, &disp, p->operand_narrow ? 2 : 4);
     p->plus += p->fix == FIX_DATA ? address - p->operand : 0;
     p->operand = address;
 }

@@ -2,7 +2,7 @@
  * Everything that a program can see must agree. See docs/CPU.md, "How it is checked".
  *
  * usage: test_seq [option]...
- *   --bits LIST     kinds of code: 64, 32 (with commas); both if not given
+ *   --bits LIST     kinds of code: 64, 32, 16 (with commas); all if not given
  *   --count N       sequences of each kind; 20000 if not given
  *   --seed S        of the random numbers; the time if not given
  *   --smc           sequences that change their own code
@@ -35,7 +35,7 @@ static struct {
     long long one; /* -1: all */
     const char *bits, *fixed, *stress;
     bool smc, faults, windows;
-} options = {.count = 20000, .failures_max = 5, .one = -1, .bits = "64,32"};
+} options = {.count = 20000, .failures_max = 5, .one = -1, .bits = "64,32,16"};
 
 static u64 failures, sequences, runs, ended;
 
@@ -81,7 +81,9 @@ static void check_stack_faults(struct sequence *q, bool legacy, u64 number)
 
     for (size_t n = 0; n < ARRAY_SIZE(edges); n++)
         for (u32 words = 0; words < STACK_DEPTH; words++) {
-            q->c.s.gpr[RSP] = DATA_VA + edges[n] + (edges[n] == DATA_SIZE ? -(u64)words : words) * word;
+            q->c.s.gpr[RSP] = DATA_VA + edges[n] + (edges[n] == DATA_SIZE ? -(u64)words : words) * word - seq_stack_base(&q->c);
+            if (q->c.code_size != 8)
+                q->c.s.gpr[RSP] &= 0xffffffff;
             check(q, legacy, number);
         }
     q->c.s.gpr[RSP] = before;
@@ -158,8 +160,8 @@ static int run_all_random(struct err *e)
     for (const char *p = options.bits; *p; p += strcspn(p, ","), p += *p == ',') {
         int bits = atoi(p), r;
 
-        if (bits != 64 && bits != 32)
-            return err_set(e, -EINVAL, "--bits takes 64 and 32");
+        if (bits != 64 && bits != 32 && bits != 16)
+            return err_set(e, -EINVAL, "--bits takes 64, 32 and 16");
         r = run_random(bits, e);
         if (r)
             return r;
