@@ -404,7 +404,6 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
 {
     struct jit_site *site = jit_site_at(e->j, s->site);
 
-    site->stub = jit_code_offset(e->j, asm_here(&e->cold));
     if (s->jump)
         asm_link(&e->hot, s->jump, asm_here(&e->cold));
     if (s->victim) {
@@ -413,6 +412,7 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
     }
     if (s->beyond)
         asm_link(&e->hot, s->beyond, asm_here(&e->cold));
+    site->stub = jit_code_offset(e->j, asm_here(&e->cold)); /* T1 and T2 may be anything where the host has faulted */
     emit_x87_note(e, &e->cold, s->x87);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
     if ((s->slot || s->in_loop) && site->resume)
