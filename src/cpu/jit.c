@@ -132,6 +132,7 @@ static void emit_block(struct jit_emit *e)
     const struct jit_insn *i = e->insn;
 
     slot_forget(e);
+    loop_plan(e);
     emit_entry(e);
     loop_begin(e);
     for (; i < e->insn + e->count; i++) {
@@ -254,7 +255,7 @@ static const u8 *code_for(struct vcpu *c, u32 from)
 
 /* ---- running ---- */
 
-static_assert((BUDGET + JIT_INSNS_MAX) * WINDOW_STEP < (s64)WINDOW_WALK, "or RSP might walk out of the guards");
+static_assert((BUDGET + JIT_INSNS_MAX + LOOP_ALLOWANCE) * WINDOW_STEP < (s64)WINDOW_WALK, "or RSP might walk out of the guards");
 
 static s64 whole_budget(const struct vcpu *c)
 {
@@ -271,10 +272,10 @@ static void budget_settle(struct vcpu *c)
     window_heat(c, ran);
 }
 
-/* Used up means less than a block may cost: what it did not use it gave back. */
+/* Used up means less than a block or a loop may ask for: what it did not use it gave back. */
 void jit_budget_refill(struct vcpu *c)
 {
-    if (c->budget < JIT_INSNS_MAX)
+    if (c->budget < JIT_INSNS_MAX + LOOP_ALLOWANCE)
         budget_settle(c);
 }
 

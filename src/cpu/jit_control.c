@@ -80,9 +80,16 @@ static void emit_budget(struct jit_emit *e, const struct jit_insn *again)
 {
     s64 offset = again ? again->offset + again->zi.length : e->insn[0].offset;
 
-    asm_rm(&e->hot, 0x83 | X86_W, 5, VCPU_AT(budget)); /* sub */
-    asm_byte(&e->hot, (u8)e->count);
-    exit_new(e, EXIT_BUDGET, offset, asm_jcc(&e->hot, X86_S, NULL))->again = again;
+    u32 jump;
+
+    if (e->counter == X86_NONE) {
+        asm_rm(&e->hot, 0x83 | X86_W, 5, VCPU_AT(budget)); /* sub */
+        asm_byte(&e->hot, (u8)e->count);
+        jump = asm_jcc(&e->hot, X86_S, NULL);
+    } else {
+        jump = loop_pay(e);
+    }
+    exit_new(e, EXIT_BUDGET, offset, jump)->again = again;
     flags_clobber(e);
 }
 
@@ -95,6 +102,14 @@ static void emit_ext_check(struct jit_emit *e)
     asm_byte(&e->hot, 0);
     e->stub[e->stubs++] = (struct jit_stub){.site = site, .jump = asm_jcc(&e->hot, X86_E, NULL), .flags = FLAGS_RAX, .x87 = -1};
     jit_site_done(e, jit_site_at(e->j, site));
+}
+
+/* Of a loop, flags in RAX if they are needed. */
+static void emit_allowance(struct jit_emit *e)
+{
+    struct jit_exit *x = exit_new(e, EXIT_BUDGET, e->insn[0].offset, loop_take(e));
+
+    x->flags = x->flags ? x->flags : FLAGS_HOST;
 }
 
 /* For the profile; leaves flags alone. */
@@ -111,20 +126,22 @@ static void emit_count(struct jit_emit *e)
 /* The budget is seen to later: from here on the flags are in EFLAGS, if they are needed. */
 static void emit_entry_unpaid(struct jit_emit *e)
 {
-    bool needed = e->insn[0].flags_needed;
+    bool needed = e->insn[0].flags_needed, asks = e->counter != X86_NONE;
 
     e->b->entry = asm_here(&e->hot);
     e->flags = needed ? FLAGS_RAX : 0;
-    if (e->b->ext)
+    if (e->b->ext || (asks && needed))
         flags_emit_save(&e->hot);
     e->b->entry_saved = asm_here(&e->hot);
     if (e->b->ext)
         emit_ext_check(e);
+    if (asks)
+        emit_allowance(e);
     if (needed)
         flags_to_host(e);
-    if (e->b->ext)
+    if (e->b->ext && !asks)
         e->b->entry_ext = asm_here(&e->hot);
-    else
+    else if (!e->b->ext && !asks)
         e->b->entry = asm_here(&e->hot);
     emit_count(e);
 }
@@ -235,6 +252,7 @@ void emit_jcc(struct jit_emit *e, const struct jit_insn *i)
     flags_to_host(e);
     if (e->loop) {
         asm_jcc(&e->hot, i->zi.opcode & 15, e->loop);
+        loop_give_back(e, &e->hot);
         emit_goto(e, i->offset + i->zi.length);
         return;
     }
@@ -393,8 +411,8 @@ static void cold_resume(struct jit_emit *e, struct jit_site *site, const struct 
     const u8 *hot = e->j->code->exec + site->resume;
 
     site->resume = jit_code_offset(e->j, asm_here(&e->cold));
-    if (e->held_count)
-        loop_look_up(e, &e->cold);
+    if (s->in_loop)
+        loop_resume(e, &e->cold, 0); /* the next round asks for an allowance, and whether there is any */
     else if (s->slot)
         slot_look_up(&e->cold, s->slot - 1, X86_RAX);
     asm_jmp(&e->cold, hot);
@@ -414,6 +432,8 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
         asm_link(&e->hot, s->beyond, asm_here(&e->cold));
     site->stub = jit_code_offset(e->j, asm_here(&e->cold)); /* T1 and T2 may be anything where the host has faulted */
     emit_x87_note(e, &e->cold, s->x87);
+    if (s->in_loop)
+        loop_give_back(e, &e->cold);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
     if ((s->slot || s->in_loop) && site->resume)
         cold_resume(e, site, s);
@@ -463,6 +483,10 @@ static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
     struct jit_link l = {.block = jit_block_number(e->j, e->b), .offset = (u16)x->offset};
     u32 flags = x->flags;
 
+    if (e->counter != X86_NONE && x->again)
+        loop_renew(e, &e->hot, x->exec + 4);
+    else if (e->counter != X86_NONE)
+        loop_untake(&e->hot);
     if (x->again) {
         emit_same(e, x->again);
         flags = FLAGS_HOST;
@@ -471,7 +495,8 @@ static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
         flags_store(&e->hot, flags, &e->recipe);
         flags = FLAGS_MEMORY;
     }
-    l.refund = (u8)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)); /* what was not run is not paid for */
+    if (x->again || e->counter == X86_NONE)
+        l.refund = (u8)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)); /* what was not run is not paid for */
     cold_by_link(e, &l, flags);
 }
 

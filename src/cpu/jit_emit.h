@@ -91,6 +91,14 @@ struct jit_exit {
     u32 cold; /* where its code starts, from that of the block's cold code; for jit_dump.c */
 };
 
+/* jit_loop.c: what a register holds for operands by the same registers. */
+#define LOOP_HOLDERS 3
+struct jit_held {
+    struct x86_mem at; /* the first of them; base X86_NONE and … */
+    bool page;         /* … this: from page_base */
+    enum { HELD_SLOT, HELD_BASE, HELD_INDEX } part; /* what is added for the slot, and this part of the address */
+};
+
 struct jit_emit {
     struct vcpu *c;
     struct jit *j;
@@ -111,9 +119,10 @@ struct jit_emit {
     s64 slot_moved;    /* how far it may have moved since, in bytes */
     bool rax_lent;     /* the instruction under way has the guest's RAX in RAX */
     const struct jit_insn *under_way;
-    const u8 *loop;    /* jit_loop.c: where the block goes on that jumps to its start, with … */
-    int held[3];       /* … the slots of these in registers; LOOP_HOLDERS of them at most */
+    const u8 *loop;    /* jit_loop.c: where the block goes on that jumps to its start; NULL: at its entry */
+    struct jit_held held[LOOP_HOLDERS]; /* what registers hold meanwhile */
     int held_count;
+    int counter;       /* the register that has the allowance; X86_NONE: there is none */
     u32 flags; /* FLAGS_*: where they are */
     struct jit_recipe recipe;
     struct jit_insn *insn;
@@ -170,6 +179,7 @@ void slot_look_up(struct x86_asm *a, int reg, int to); /* what is added to addre
 int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg); /* the same; returns where it is: RAX or T2 */
 void slot_after(struct jit_emit *e, const struct jit_insn *i);      /* `i` was emitted */
 void slot_forget(struct jit_emit *e);
+bool slot_wants_rax(struct jit_emit *e); /* some operand's slot would serve others */
 s64 slot_moves(const struct jit_insn *i, int guest); /* how far `i` moves a register that it writes; GIB(2): anywhere */
 
 /* jit_stack.c */
@@ -180,16 +190,24 @@ void stack_after(struct jit_emit *e, const struct jit_insn *i); /* `i` was emitt
 void stack_moved(struct jit_emit *e, const struct jit_insn *i, int reg);
 void stack_emit_cold(struct jit_emit *e);
 
-/* jit_loop.c: after the entry; what the slow paths of a loop come back by; where the slot of a base is held, or X86_NONE */
-#define LOOP_HOLDERS 3
-void loop_begin(struct jit_emit *e);
-void loop_look_up(struct jit_emit *e, struct x86_asm *a);
-int loop_holder(const struct jit_emit *e, int reg);
+/* jit_loop.c */
+#define LOOP_ALLOWANCE 512 /* instructions */
+void loop_plan(struct jit_emit *e);  /* whether the block is a loop, and what is held in it */
+void loop_begin(struct jit_emit *e); /* behind the entry: what is held is found */
+void loop_resume(const struct jit_emit *e, struct x86_asm *a, u32 allowance); /* the same for a slow path */
+bool loop_operand(const struct jit_emit *e, const struct jit_insn *i, struct x86_mem *ret_at); /* in a window, by what is held */
+/* The allowance. Of those that end in a jump, its displacement. The last leaves flags alone; T1 or T2 changes. */
+u32 loop_take(struct jit_emit *e);       /* at the entry, from the budget, or jumps … */
+void loop_untake(struct x86_asm *a);     /* … to this */
+u32 loop_pay(struct jit_emit *e);        /* for a round, or jumps … */
+void loop_renew(const struct jit_emit *e, struct x86_asm *a, const u8 *back); /* … here, and back if the budget has more */
+void loop_give_back(const struct jit_emit *e, struct x86_asm *a); /* on a way out */
 
 /* jit_operand.c */
 void emit_same(struct jit_emit *e, const struct jit_insn *i);
 /* A register form again, for the flags; with `spare` for a register that has no host register. */
 void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare);
+bool borrows_rax(const struct jit_insn *i); /* the guest's RAX is moved to the host's for it */
 bool uses_high_byte(const struct jit_insn *i); /* AH, CH, DH, BH: some are turned around while it runs, so it must not fault then */
 bool can_emit_same(const struct jit_insn *i, int code_size);
 bool lea_direct(const struct jit_insn *i); /* it needs no other registers than its own */

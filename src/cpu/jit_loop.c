@@ -1,113 +1,271 @@
-/* Loops of one block, in windows: the slots of the bases that it accesses by are looked up before the loop and held in RAX, T1 and
- * T2 while it runs, so that an access in the loop is one instruction.
+/* Loops of one block: what every round needs is found before the loop and held in RAX, T1 and T2 while it runs.
  *
- * A base may be held if every round accesses by it and moves it by a constant at most: when it walks out of its slot an access
- * faults in the guards long before it could be beyond them, and the slow path comes back by code that looks all of them up again.
- * So displacements are small here. Left out: blocks in which anything else wants the registers that hold. */
+ * In windows, what is to be added to the operands' addresses, so that an access in the loop is one instruction. An operand may be
+ * held if a round moves it by a small constant at most: with one register that moves, and one that does not, which is added to
+ * what is held. Such an operand may walk out of its slot into the guards, but not through them: the budget limits the rounds
+ * until control is in C, which enters the loop anew. In the guards it faults, and the slow path comes back by code that looks
+ * all of them up again. Left out: loops with an operand that cannot be held, or in which something else wants the registers.
+ *
+ * And an allowance: instructions that are taken from the budget at once and counted down in a register, because a subtraction from
+ * memory in each round would be what takes longest. Every way out gives back what is left: the allowance is the budget's again
+ * before anybody looks. */
 #include "cpu/jit_emit.h"
 
 #include "cpu/decode.h"
 #include "cpu/window.h"
 
-#define MOVES_MAX KIB(64)
-#define DISP_MAX MIB(1)
+#define MOVES_MAX WINDOW_STEP /* bytes in a round */
+#define DISP_MAX (s64)(GIB(2) - KIB(4))
 
 static const int holders[LOOP_HOLDERS] = {X86_RAX, T1, T2};
 
-int loop_holder(const struct jit_emit *e, int reg)
+/* ---- operands ---- */
+
+static int host_of(ZydisRegister r)
 {
-    for (int n = 0; n < e->held_count; n++)
-        if (e->held[n] == reg)
-            return holders[n];
-    return X86_NONE;
+    return r == ZYDIS_REGISTER_NONE ? X86_NONE : jit_host_register[register_offset(r) / 8];
 }
 
-static bool in_host(const ZydisDecodedOperand *op)
+/* The operand of `i` by host registers; false: it has not got its registers in the host's, or is of another kind. */
+static bool operand_of(const struct jit_emit *e, const struct jit_insn *i, struct jit_held *h)
 {
-    u8 offset = register_offset(op->reg.value);
+    const ZydisDecodedOperandMem *mem = &i->mem->mem;
+    bool no_base = i->zi.raw.sib.offset && i->zi.raw.modrm.mod == 0 && i->zi.raw.sib.base == 5;
+    s64 disp = no_base ? (s64)i->zi.raw.disp.value : (s64)(s32)mem->disp.value;
 
-    return offset >= 16 * 8 || jit_host_register[offset / 8] != JIT_IN_MEMORY;
-}
-
-/* Whether it leaves the holders alone. */
-static bool frugal(const struct jit_insn *i)
-{
-    if (i->kind == JIT_NOTHING)
-        return true;
-    if (i->kind == JIT_LEA)
-        return lea_direct(i);
-    if (i->kind != JIT_SAME || i->x87 || uses_high_byte(i) || (i->mem ? !i->window : i->host_faults && !i->window))
+    *h = (struct jit_held){.page = mem->base == ZYDIS_REGISTER_RIP, .at = {.base = X86_NONE, .index = X86_NONE}};
+    if (e->code_size != 8 || i->zi.address_width != 64 || i->zi.raw.prefix_count > 2 || mem->segment == ZYDIS_REGISTER_FS ||
+        mem->segment == ZYDIS_REGISTER_GS)
         return false;
-    for (int n = 0; n < i->zi.operand_count; n++) {
-        const ZydisDecodedOperand *op = &i->op[n];
-        ZydisRegisterClass class = op->type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(op->reg.value) : ZYDIS_REGCLASS_INVALID;
-
-        if (class != ZYDIS_REGCLASS_GPR8 && class != ZYDIS_REGCLASS_GPR16 && class != ZYDIS_REGCLASS_GPR32 &&
-            class != ZYDIS_REGCLASS_GPR64)
-            continue;
-        if (!in_host(op) || (op->encoding == ZYDIS_OPERAND_ENCODING_NONE && register_offset(op->reg.value) == RAX * 8))
-            return false;
-    }
-    return true;
+    disp += h->page ? i->offset + i->zi.length : 0;
+    h->at.disp = (s32)disp;
+    if (disp > DISP_MAX || disp < -DISP_MAX)
+        return false;
+    if (!h->page && !no_base)
+        h->at.base = host_of(mem->base);
+    h->at.index = host_of(mem->index);
+    h->at.scale = mem->index == ZYDIS_REGISTER_NONE ? 0 : __builtin_ctz(mem->scale | 0x100);
+    return (h->page || no_base || mem->base == ZYDIS_REGISTER_NONE || h->at.base != X86_NONE) &&
+           (mem->index == ZYDIS_REGISTER_NONE || h->at.index != X86_NONE);
 }
 
-/* Whether the base of an operand, one of guest register `guest`, is moved by constants alone. */
-static bool steady(const struct jit_emit *e, int guest)
+static bool same_registers(const struct jit_held *a, const struct jit_held *b)
+{
+    return a->page == b->page && a->at.base == b->at.base && a->at.index == b->at.index && a->at.scale == b->at.scale;
+}
+
+/* By how much a round moves what a host register has; 0: the loop does not write it. */
+static s64 round_moves(const struct jit_emit *e, int host)
 {
     s64 moved = 0;
 
-    for (int n = 0; n < e->count; n++)
-        if (e->insn[n].writes >> guest & 1)
-            moved += slot_moves(&e->insn[n], guest);
-    return moved <= (s64)MOVES_MAX;
+    for (int guest = 0; host != X86_NONE && guest < 16; guest++)
+        for (int n = 0; jit_host_register[guest] == host && n < e->count; n++)
+            if (e->insn[n].writes >> guest & 1)
+                moved += MAX(slot_moves(&e->insn[n], guest), 1);
+    return moved;
+}
+
+/* What of the operand's address is held: the part that stays. */
+static bool part_chosen(const struct jit_emit *e, struct jit_held *h)
+{
+    s64 base = round_moves(e, h->at.base), index = round_moves(e, h->at.index) << h->at.scale;
+
+    if (h->at.base != X86_NONE && h->at.index != X86_NONE)
+        h->part = !base ? HELD_BASE : HELD_INDEX;
+    else
+        h->part = h->page || h->at.base == X86_NONE ? HELD_BASE : HELD_SLOT;
+    return (!base || !index) && base <= MOVES_MAX && index <= MOVES_MAX;
 }
 
 static bool hold(struct jit_emit *e, const struct jit_insn *i)
 {
-    const ZydisDecodedOperandMem *mem = &i->mem->mem;
-    s64 disp = (s32)mem->disp.value;
-    int guest, host;
+    struct jit_held h;
 
-    if (!window_base_alone(e, i, mem) || disp > (s64)DISP_MAX || disp < -(s64)DISP_MAX)
+    if (!operand_of(e, i, &h))
         return false;
-    guest = register_offset(mem->base) / 8;
-    host = jit_host_register[guest];
-    if (guest == RSP || loop_holder(e, host) != X86_NONE)
-        return true;
-    if (e->held_count == LOOP_HOLDERS || !steady(e, guest))
+    if (h.at.base == jit_host_register[RSP] && h.at.index == X86_NONE)
+        return true; /* by GS */
+    for (int n = 0; n < e->held_count; n++)
+        if (same_registers(&h, &e->held[n]))
+            return true;
+    if (e->held_count == LOOP_HOLDERS - h.page || !part_chosen(e, &h)) /* the page's address needs another register for a moment */
         return false;
-    e->held[e->held_count++] = host;
+    e->held[e->held_count++] = h;
     return true;
 }
 
-/* Finds out whether the block is such a loop, and its bases. */
-static bool plan(struct jit_emit *e)
+bool loop_operand(const struct jit_emit *e, const struct jit_insn *i, struct x86_mem *ret_at)
+{
+    struct jit_held h;
+
+    if (!e->held_count)
+        return false;
+    operand_of(e, i, &h);
+    for (int n = 0; n < e->held_count; n++) {
+        if (!same_registers(&h, &e->held[n]))
+            continue;
+        *ret_at = h.at;
+        if (e->held[n].part == HELD_BASE)
+            ret_at->base = holders[n];
+        else
+            ret_at->index = holders[n];
+        if (e->held[n].part == HELD_INDEX)
+            ret_at->scale = 0;
+        return true;
+    }
+    return false;
+}
+
+static void look_up(struct x86_asm *a, const struct jit_held *h, int to)
+{
+    struct x86_mem at = h->at;
+    struct x86_mem more = {.base = to, .index = X86_NONE};
+
+    if (h->page) {
+        asm_rm(a, X86_LOAD | X86_W, to, VCPU_AT(page_base));
+        at.base = to;
+    }
+    asm_rm(a, X86_LEA | X86_W, to, at);
+    slot_look_up(a, to, to);
+    if (h->part == HELD_SLOT)
+        return;
+    more.index = h->part == HELD_BASE ? h->at.base : h->at.index;
+    more.scale = h->part == HELD_BASE ? 0 : h->at.scale;
+    if (h->page) {
+        asm_rm(a, X86_LOAD | X86_W, T2, VCPU_AT(page_base)); /* what T2 holds comes later */
+        more.index = T2;
+    }
+    if (more.index != X86_NONE)
+        asm_rm(a, X86_LEA | X86_W, to, more);
+}
+
+/* ---- which loops ---- */
+
+static bool is_gpr(ZydisRegister r)
+{
+    ZydisRegisterClass class = ZydisRegisterGetClass(r);
+
+    return class == ZYDIS_REGCLASS_GPR8 || class == ZYDIS_REGCLASS_GPR16 || class == ZYDIS_REGCLASS_GPR32 ||
+           class == ZYDIS_REGCLASS_GPR64;
+}
+
+/* Whether it leaves RAX alone, and T1 and T2 too if `all`. */
+static bool frugal(const struct jit_insn *i, bool all)
+{
+    if (i->kind == JIT_NOTHING)
+        return true;
+    if (i->kind == JIT_LEA)
+        return !all || lea_direct(i);
+    if (i->kind != JIT_SAME || borrows_rax(i) || i->x87 || uses_high_byte(i) || (i->mem ? !i->window : i->host_faults && !i->window))
+        return false;
+    for (int n = 0; n < i->zi.operand_count; n++) {
+        const ZydisDecodedOperand *op = &i->op[n];
+
+        if (all && op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_gpr(op->reg.value) && host_of(op->reg.value) == JIT_IN_MEMORY)
+            return false;
+    }
+    return true;
+}
+
+static bool all_frugal(const struct jit_emit *e, bool all)
+{
+    for (const struct jit_insn *i = e->insn; i < e->insn + e->count - 1; i++)
+        if (!frugal(i, all) || stack_moves_far(i))
+            return false;
+    return true;
+}
+
+static bool all_held(struct jit_emit *e)
+{
+    for (const struct jit_insn *i = e->insn; i < e->insn + e->count - 1; i++)
+        if (i->mem && i->kind == JIT_SAME && !hold(e, i))
+            return false;
+    return true;
+}
+
+static bool is_loop(const struct jit_emit *e)
 {
     const struct jit_insn *last = &e->insn[e->count - 1];
 
-    e->held_count = 0;
-    if (!e->windows || e->code_size != 8 || !e->pays || e->c->trial || e->runs || last->kind != JIT_JCC ||
-        jit_target(last) != e->insn[0].offset)
-        return false;
-    for (const struct jit_insn *i = e->insn; i < last; i++)
-        if (!frugal(i) || stack_moves_far(i) || (i->mem && i->kind == JIT_SAME && !hold(e, i)))
-            return false;
-    return e->held_count;
+    return e->pays && !e->segmented && !e->c->trial && !e->runs && last->kind == JIT_JCC && jit_target(last) == e->insn[0].offset;
 }
 
-void loop_look_up(struct jit_emit *e, struct x86_asm *a)
+void loop_plan(struct jit_emit *e)
 {
-    for (int n = 0; n < e->held_count; n++)
-        slot_look_up(a, e->held[n], holders[n]);
+    e->loop = NULL;
+    e->held_count = 0;
+    e->counter = X86_NONE;
+    if (!is_loop(e))
+        return;
+    if (all_frugal(e, true) && all_held(e)) {
+        if (e->held_count < LOOP_HOLDERS)
+            e->counter = holders[e->held_count];
+        return;
+    }
+    e->held_count = 0;
+    if (all_frugal(e, false) && !slot_wants_rax(e))
+        e->counter = X86_RAX;
 }
 
 void loop_begin(struct jit_emit *e)
 {
-    e->loop = NULL;
-    if (!plan(e) || e->flags & FLAGS_RAX) {
-        e->held_count = 0;
+    if (!e->held_count && e->counter == X86_NONE)
         return;
-    }
-    loop_look_up(e, &e->hot);
+    loop_resume(e, &e->hot, LOOP_ALLOWANCE);
     e->loop = asm_here(&e->hot);
+}
+
+void loop_resume(const struct jit_emit *e, struct x86_asm *a, u32 allowance)
+{
+    for (int n = 0; n < e->held_count; n++)
+        look_up(a, &e->held[n], holders[n]);
+    if (e->counter == X86_NONE)
+        return;
+    asm_rr(a, 0xc7, 0, e->counter); /* mov, imm32 */
+    asm_u32(a, allowance);
+}
+
+/* ---- the allowance ---- */
+
+static void budget_immediate(struct x86_asm *a, int extension, u32 val)
+{
+    asm_rm(a, 0x81 | X86_W, extension, VCPU_AT(budget));
+    asm_u32(a, val);
+}
+
+u32 loop_take(struct jit_emit *e)
+{
+    budget_immediate(&e->hot, 5, LOOP_ALLOWANCE); /* sub */
+    return asm_jcc(&e->hot, X86_S, NULL);
+}
+
+void loop_untake(struct x86_asm *a)
+{
+    budget_immediate(a, 0, LOOP_ALLOWANCE); /* add */
+}
+
+u32 loop_pay(struct jit_emit *e)
+{
+    asm_ri(&e->hot, X86_SUB | X86_W, e->counter, e->count);
+    return asm_jcc(&e->hot, X86_S, NULL);
+}
+
+void loop_renew(const struct jit_emit *e, struct x86_asm *a, const u8 *back)
+{
+    asm_ri(a, X86_ADD | X86_W, e->counter, LOOP_ALLOWANCE);
+    budget_immediate(a, 5, LOOP_ALLOWANCE);
+    asm_jcc(a, X86_NS, back);
+    asm_rm(a, 0x01 | X86_W, e->counter, VCPU_AT(budget)); /* add [], r */
+}
+
+void loop_give_back(const struct jit_emit *e, struct x86_asm *a)
+{
+    int spare = e->counter == T2 ? T1 : T2;
+
+    if (e->counter == X86_NONE)
+        return;
+    asm_rm(a, X86_LOAD | X86_W, spare, VCPU_AT(budget));
+    asm_rm(a, X86_LEA | X86_W, spare, (struct x86_mem){.base = spare, .index = e->counter});
+    asm_rm(a, X86_STORE | X86_W, spare, VCPU_AT(budget));
 }

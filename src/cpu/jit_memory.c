@@ -132,8 +132,14 @@ static struct x86_mem window_at(struct jit_emit *e, const struct jit_insn *i, in
 
 struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write)
 {
+    struct x86_mem at;
+
     if (e->segmented)
         return segment_memory(e, i, mem, size, write);
+    if (loop_operand(e, i, &at)) {
+        window_stub(e, i);
+        return at;
+    }
     if (i->window && window_base_alone(e, i, mem))
         return window_at(e, i, jit_host_register[guest_register(mem->base)], (s32)mem->disp.value);
     if (i->window && rip_alone(e, i, mem)) {

@@ -339,6 +339,11 @@ static bool accumulator_form(const struct jit_insn *i)
            ((opcode & 0xfe) == 0xa8 || (opcode < 0x40 && (opcode & 6) == 4));
 }
 
+bool borrows_rax(const struct jit_insn *i)
+{
+    return !accumulator_form(i) && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
+}
+
 /* Whether nothing of a register's former value is left. */
 static bool overwritten(const struct jit_insn *i, const ZydisDecodedOperand *op)
 {
@@ -469,7 +474,7 @@ static void flags_in_place(struct jit_emit *e, const struct jit_insn *i, bool sh
 
 void emit_same(struct jit_emit *e, const struct jit_insn *i)
 {
-    bool shuttle = !accumulator_form(i) && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
+    bool shuttle = borrows_rax(i);
     u32 site = 0;
 
     e->rax_lent = shuttle;

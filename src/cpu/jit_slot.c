@@ -28,7 +28,7 @@ void slot_look_up(struct x86_asm *a, int reg, int to)
 /* Whether the flags can do without RAX; they are told to. */
 static bool rax_free(struct jit_emit *e)
 {
-    if (e->rax_lent || e->flags == FLAGS_RAX)
+    if (e->rax_lent || e->flags == FLAGS_RAX || e->counter == X86_RAX)
         return false;
     e->flags &= ~(u32)FLAGS_RAX;
     return true;
@@ -85,12 +85,22 @@ static int uses_ahead(const struct jit_emit *e, const struct jit_insn *i, int re
     return uses;
 }
 
+bool slot_wants_rax(struct jit_emit *e)
+{
+    for (const struct jit_insn *i = e->insn; i < e->insn + e->count; i++) {
+        int reg = base_of(e, i);
+
+        e->under_way = i;
+        if (reg != X86_NONE && reg != jit_host_register[RSP] && uses_ahead(e, i, reg))
+            return true;
+    }
+    return false;
+}
+
 int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg)
 {
     int ahead;
 
-    if (e->held_count)
-        return loop_holder(e, reg);
     if (reg != T1 && reg == e->slot)
         return X86_RAX;
     e->under_way = i;

@@ -52,6 +52,13 @@ CODE(64, do_read_behind, "mov (%rbx), %rax; int3"); /* which has not seen so muc
 CODE(64, do_sum, "1: add (%rbx), %rax; add $8, %rbx; dec %rcx; jne 1b; int3");
 CODE(64, do_sum_down, "1: add -0x1000(%rbx), %rax; lea -8(%rbx), %rbx; sub $1, %rcx; jne 1b; int3");
 CODE(64, do_copy, "1: mov (%rbx), %rdx; add %rdx, %rax; mov %rdx, 0x100(%rdi); add $8, %rbx; add $8, %rdi; dec %rcx; jne 1b; int3");
+/* The same with an index: it moves, or the base does; beside another operand of each kind, and static data. */
+CODE(64, do_sum_index, "1: add (%rbx, %rdi, 8), %rax; lea (%rax), %rdx; add $1, %rdi; dec %rcx; jne 1b; int3");
+CODE(64, do_sum_index_down, "1: add 0x70000000(%rbx, %rdi, 8), %rax; sub $1, %rdi; sub $1, %rcx; jne 1b; int3");
+CODE(64, do_sum_base, "1: add -0x70000000(%rbx, %rdi, 4), %rax; add $8, %rbx; dec %rcx; jne 1b; int3");
+CODE(64, do_sum_index_rip, "1: add (%rbx, %rdi, 8), %rax; add 2f(%rip), %rax; sub 2f(%rip), %rax; add $1, %rdi; sub $1, %rcx; jne 1b; int3; 2: .quad 77");
+CODE(64, do_sum_index_static, "1: add (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx, 8), %rdx; mov 0x200000, %rdx; add $1, %rdi; sub $1, %rcx; jne 1b; int3");
+CODE(64, do_sum_stride, "1: add (%rbx), %rax; add %rdi, %rbx; sub $1, %rcx; jne 1b; int3");
 CODE(64, do_busy, "1: .rept 14; add $1, %eax; .endr; dec %rcx; jne 1b; int3");
 CODE(32, do_read32, "mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es; jmp 1f; 1: mov (%ebx), %eax; int3");
 
@@ -297,6 +304,36 @@ static void loop_random(void)
     loops++;
 }
 
+/* The same by a base and an index of any size, whose sum is where it is. */
+static void loop_indexed_random(void)
+{
+    static const struct {
+        const u8 *code;
+        long index_moves, base_moves, scale, disp;
+    } all[] = {{do_sum_index, 1, 0, 8, 0}, {do_sum_index_down, -1, 0, 8, 0x70000000}, {do_sum_base, 0, 8, 4, -0x70000000},
+               {do_sum_index_rip, 1, 0, 8, 0}, {do_sum_index_static, 1, 0, 8, 0}, {do_sum_stride, 0, 8, 0, 0}};
+    int k = (int)(random32() % (sizeof(all) / sizeof(all[0])));
+    u64 from = at[random32() % PAGES] + random32() % 512 * 8, left = 1 + random32() % 900, sum = 0;
+    u64 index = one_in(2) ? random32() % 1000 : (u64)random32() << 32 | random32();
+    struct frame f = frame_at(all[k].code, 3);
+    long step = all[k].index_moves * all[k].scale + all[k].base_moves;
+    int fault;
+
+    f.rdi = all[k].scale ? index : 8;
+    f.rbx = from - index * (u64)all[k].scale - (u64)all[k].disp;
+    f.rcx = left;
+    f.rax = 0;
+    for (; left && allowed(from, false); left--, from += (u64)step)
+        sum += value_at(from);
+    index += (u64)all[k].index_moves * (f.rcx - left);
+    fault = !left ? 3 : from >> 47 ? 13 : 14;
+    must(enter(&f) == fault, "indexed loop %d: vector %lu, %lu rounds left", k, caught.vector, left);
+    must(caught.rcx == left && caught.rax == sum && caught.rbx == from - index * (u64)all[k].scale - (u64)all[k].disp &&
+         (!all[k].scale || caught.rdi == index), "indexed loop %d at %lx: %lu rounds left, not %lu; %lx, not %lx", k, from, caught.rcx, left,
+         caught.rax, sum);
+    loops++;
+}
+
 /* Where only busy address spaces are given windows, two are busy now. */
 static void be_busy(void)
 {
@@ -320,6 +357,8 @@ static void rounds(int count)
             program_random();
         if (one_in(10))
             loop_random();
+        if (one_in(10))
+            loop_indexed_random();
         access_random();
     }
 }
