@@ -107,13 +107,13 @@ static void emit_kind(struct jit_emit *e, const struct jit_insn *i)
     }
 }
 
-static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
+void emit_insn(struct jit_emit *e, const struct jit_insn *i)
 {
     u32 stub = e->stubs;
 
     e->rax_lent = false;
     flags_before_writes(e, i);
-    if (i->may_leave && !(e->flags & FLAGS_RECIPE) && !i->window)
+    if (i->may_leave && !(e->flags & FLAGS_RECIPE) && !i->window && !share_follows(e, i))
         flags_save(e); /* but a fault in a window leaves them in EFLAGS */
     if (!e->segmented || !segment_emit(e, i))
         emit_kind(e, i);
@@ -127,9 +127,10 @@ static void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     if (i->x87)
         e->x87_offset = i->offset;
 }
+
 static void emit_block(struct jit_emit *e)
 {
-    const struct jit_insn *i = e->insn;
+    struct jit_insn *i = e->insn;
 
     slot_forget(e);
     loop_plan(e);
@@ -138,12 +139,15 @@ static void emit_block(struct jit_emit *e)
     for (; i < e->insn + e->count; i++) {
         if (i == e->pays)
             emit_budget_before(e, i);
-        e->insn[i - e->insn].host = e->hot.len;
+        i->host = e->hot.len;
+        share_before(e, i);
         emit_insn(e, i);
+        share_after(e, i);
     }
     i--;
     if (i->kind < JIT_JMP || i->kind == JIT_INTERPRET)
         emit_fall_through(e, (u32)(i->offset + i->zi.length));
+    share_detours(e);
     emit_cold(e);
 }
 

@@ -281,7 +281,9 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u64 key)
     e->segmented = key & JIT_KEY_SEGMENTED;
     e->first = key >> JIT_KEY_BEFORE_SHIFT & ~PAGE_MASK;
     e->end = PAGE_SIZE - (key >> JIT_KEY_BEHIND_SHIFT & ~PAGE_MASK);
-    e->stubs = e->exits = 0;
+    e->stubs = e->exits = e->detours = 0;
+    e->share.last = NULL;
+    e->in_detour = false;
     e->x87_offset = -1;
     e->stack_checks = 0;
     return e;

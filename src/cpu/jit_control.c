@@ -369,6 +369,8 @@ void emit_return(struct jit_emit *e, const struct jit_insn *i)
     x87_settle(e);
     at = emit_based(e, i, sp, 0, (u32)size, false);
     site = e->stub[e->stubs - 1].site;
+    if (!site) /* but its target may be one that faults */
+        site = jit_site_new(e, i, JIT_SITE_INSN);
     asm_rm(&e->hot, X86_LOAD | address_width(e), T1, at);
     access_done(e);
     asm_rm(&e->hot, X86_LEA | address_width(e), sp, X86_AT(sp, size + more));
@@ -418,16 +420,23 @@ static void cold_resume(struct jit_emit *e, struct jit_site *site, const struct 
     asm_jmp(&e->cold, hot);
 }
 
-static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
+void emit_victim(struct jit_emit *e, struct x86_asm *a, bool write, const u8 *found)
+{
+    asm_call(a, jit_victim_thunk(e->j, (int)(e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT, write));
+    asm_jcc(a, X86_BE, found);
+}
+
+static void cold_stub(struct jit_emit *e, struct jit_stub *s)
 {
     struct jit_site *site = jit_site_at(e->j, s->site);
 
+    s->cold = e->cold.len;
+    if (!s->site)
+        return;
     if (s->jump)
-        asm_link(&e->hot, s->jump, asm_here(&e->cold));
-    if (s->victim) {
-        asm_call(&e->cold, jit_victim_thunk(e->j, (int)(e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT, s->write));
-        asm_jcc(&e->cold, X86_BE, e->hot.exec + s->victim);
-    }
+        asm_link(s->in_cold ? &e->cold : &e->hot, s->jump, asm_here(&e->cold));
+    if (s->victim)
+        emit_victim(e, &e->cold, s->write, (s->in_cold ? e->cold.exec : e->hot.exec) + s->victim);
     if (s->beyond)
         asm_link(&e->hot, s->beyond, asm_here(&e->cold));
     site->stub = jit_code_offset(e->j, asm_here(&e->cold)); /* T1 and T2 may be anything where the host has faulted */
@@ -439,8 +448,7 @@ static void cold_stub(struct jit_emit *e, const struct jit_stub *s)
         cold_resume(e, site, s);
 }
 
-/* From here on `hot` is where cold code goes, so that the emitters above can be used for it. */
-static void swap_regions(struct jit_emit *e)
+void emit_swap_regions(struct jit_emit *e)
 {
     struct x86_asm hot = e->hot;
 
@@ -565,12 +573,12 @@ void emit_cold(struct jit_emit *e)
     for (u32 n = 0; n < e->stubs; n++)
         cold_stub(e, &e->stub[n]);
     stack_emit_cold(e);
-    swap_regions(e);
+    emit_swap_regions(e); /* so that the emitters above can be used */
     if (e->b->crossing)
         cold_gate(e);
     for (u32 n = 0; n < e->exits; n++) {
         e->exit[n].cold = e->hot.len;
         cold_exit(e, &e->exit[n]);
     }
-    swap_regions(e);
+    emit_swap_regions(e);
 }

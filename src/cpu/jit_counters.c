@@ -32,6 +32,7 @@ void jit_count_block(struct jit_counters *n, const struct jit_emit *e)
         n->insns[e->insn[i].kind]++;
         n->vector += e->insn[i].vector && !e->insn[i].x87;
         n->x87 += e->insn[i].x87;
+        n->shared += e->insn[i].shared;
     }
 }
 
@@ -53,7 +54,8 @@ static void translated_trace(int vcpu, const struct jit_counters *n)
           (count)n->cold_bytes);
     for (int kind = 0; kind < JIT_KINDS; kind++)
         trace(JIT, "vcpu %d:   %12llu %s", vcpu, (count)n->insns[kind], kind_names[kind]);
-    trace(JIT, "vcpu %d:   %12llu of these vector, %llu x87", vcpu, (count)n->vector, (count)n->x87);
+    trace(JIT, "vcpu %d:   %12llu of these vector, %llu x87; %llu with a TLB check that others use too", vcpu, (count)n->vector,
+          (count)n->x87, (count)n->shared);
 }
 
 static void left_trace(int vcpu, const struct jit_counters *n)

@@ -18,6 +18,7 @@ struct jit_counters {
     u64 blocks;                    /* translated */
     u64 insns[JIT_COUNTED_KINDS];  /* translated, by enum jit_kind; how many of them are vector and x87 code: */
     u64 vector, x87;
+    u64 shared;                    /* of them by a TLB check that others use too: see jit_share.c */
     u64 hot_bytes, cold_bytes;     /* of host code, and of … */
     u64 guest_bytes;               /* … guest code */
     u64 flushes;                   /* of everything, for lack of room or because the map changed */

@@ -93,17 +93,34 @@ static void insn_dump(const struct jit_emit *e, int n, u64 page)
     code_dump(e, &e->hot, i->host, n + 1 < e->count ? i[1].host : e->hot.len);
 }
 
+static u32 stubs_end(const struct jit_emit *e)
+{
+    return e->exits ? e->exit[0].cold : e->cold.len;
+}
+
+static void detours_dump(const struct jit_emit *e, u64 page)
+{
+    u32 end = e->stubs ? e->stub[0].cold : stubs_end(e);
+
+    for (u32 n = 0; n < e->detours; n++) {
+        const struct jit_detour *d = &e->detour[n];
+
+        dump_print("  each with its own check, from %016llx to %016llx\n", (unsigned long long)page + d->first->offset,
+                   (unsigned long long)page + d->last->offset);
+        code_dump(e, &e->cold, d->cold, n + 1 < e->detours ? d[1].cold : end);
+    }
+}
+
 static void stubs_dump(const struct jit_emit *e, u64 page)
 {
     for (u32 n = 0; n < e->stubs; n++) {
         const struct jit_site *s = jit_site_at(e->j, e->stub[n].site);
-        u32 first = jit_code_offset(e->j, e->cold.exec), end = e->exits ? e->exit[0].cold : e->cold.len;
 
-        if (n + 1 < e->stubs)
-            end = jit_site_at(e->j, e->stub[n + 1].site)->stub - first;
+        if (!e->stub[n].site)
+            continue;
         dump_print("  %s %016llx\n", s->kind == JIT_SITE_EXT_LOAD ? "extended registers loaded for" : "slow path of",
                    (unsigned long long)(page + s->offset));
-        code_dump(e, &e->cold, s->stub - first, end);
+        code_dump(e, &e->cold, e->stub[n].cold, n + 1 < e->stubs ? e->stub[n + 1].cold : stubs_end(e));
     }
 }
 
@@ -136,6 +153,7 @@ void jit_dump_block(const struct jit_emit *e, u64 lin)
     code_dump(e, &e->hot, 0, e->insn[0].host);
     for (int n = 0; n < e->count; n++)
         insn_dump(e, n, page);
+    detours_dump(e, page);
     stubs_dump(e, page);
     exits_dump(e, page);
     dump_end();

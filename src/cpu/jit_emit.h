@@ -55,12 +55,14 @@ struct jit_insn {
     u32 writes;        /* bit n: guest register n */
     bool flags_needed_after;
     bool flags_needed; /* the flags before it are looked at by somebody */
+    bool shared;       /* jit_share.c: its access is one of a run, … */
+    s32 place;         /* … this far from where the first one's base pointed */
     u32 host;          /* where its code starts, from that of the block's; for jit_dump.c */
 };
 
 /* A slow path to emit when the body is done. */
 struct jit_stub {
-    u32 site;
+    u32 site;  /* 0: none is needed */
     u32 jump;  /* displacement in the hot code that goes there; 0: none */
     u32 beyond; /* another, of an operand beyond its segment's limit; 0: none */
     u8 flags;  /* where they are */
@@ -69,6 +71,8 @@ struct jit_stub {
     u32 victim; /* where hot code has its pointer by the TLB: the victim may have it too; 0: no matter */
     bool write; /* … for writing */
     bool in_loop; /* behind the look-ups of a loop */
+    bool in_cold; /* the jump is in the cold code */
+    u32 cold;  /* as jit_exit.cold */
     u8 slot;   /* 1 + the register whose slot RAX has behind the instruction; 0: none */
 };
 enum jit_exit_kind {
@@ -97,6 +101,25 @@ struct jit_held {
     struct x86_mem at; /* the first of them; base X86_NONE and … */
     bool page;         /* … this: from page_base */
     enum { HELD_SLOT, HELD_BASE, HELD_INDEX } part; /* what is added for the slot, and this part of the address */
+};
+/* jit_share.c: accesses that one check is for. */
+struct jit_share {
+    const struct jit_insn *first, *last; /* first to last access; `last` NULL: there is no run */
+    s64 low, high; /* the bytes, from where the base of the first pointed */
+    bool write;
+    int count;
+};
+/* … and the way around them for when it fails. */
+struct jit_detour {
+    const struct jit_insn *first, *last;
+    u32 jump;  /* displacement in the hot code that goes there */
+    const u8 *victim; /* as jit_stub.victim */
+    bool write;
+    u32 flags, flags_after; /* where they are then, and where it comes back */
+    struct jit_recipe recipe;
+    s32 x87;
+    const u8 *resume;
+    u32 cold;  /* as jit_exit.cold */
 };
 
 struct jit_emit {
@@ -131,6 +154,10 @@ struct jit_emit {
     u32 stubs, exits;
     struct jit_stub stub[JIT_INSNS_MAX * 3];
     struct jit_exit exit[16];
+    struct jit_share share; /* the last run that began */
+    struct jit_detour detour[JIT_INSNS_MAX / 2];
+    u32 detours;
+    bool in_detour; /* every access checks for itself */
     u64 *runs; /* to be raised at every entry; NULL: no profile */
     s32 x87_offset; /* of the last x87 instruction in its page, not yet noted in s.fip; -1 */
 };
@@ -163,6 +190,8 @@ void emit_linear(struct jit_emit *e, const struct jit_insn *i, const ZydisDecode
 void emit_add_base(struct jit_emit *e, int seg); /* of FS or GS, to the address in T1 */
 /* The address in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. By the TLB. */
 void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write);
+/* The same with a way of the caller's for refusals: the displacement of the jump. */
+u32 emit_tlb(struct jit_emit *e, u32 size, bool write);
 /* The same by the TLB or a window, of the address in T1, of a register and a displacement, of a memory operand. Returns where
  * it is then; registers in that stay as they are until it was accessed. */
 struct x86_mem emit_checked(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write);
@@ -203,6 +232,21 @@ u32 loop_pay(struct jit_emit *e);        /* for a round, or jumps … */
 void loop_renew(const struct jit_emit *e, struct x86_asm *a, const u8 *back); /* … here, and back if the budget has more */
 void loop_give_back(const struct jit_emit *e, struct x86_asm *a); /* on a way out */
 
+/* jit_share.c: one TLB check for several accesses. Before and after each instruction; behind the last of the block, for cold code. */
+void share_before(struct jit_emit *e, struct jit_insn *i);
+void share_after(struct jit_emit *e, const struct jit_insn *i);
+void share_detours(struct jit_emit *e);
+/* Whether `i` accesses memory by the check of a run; its access, then, by `base`, a host register; whether that will need no slow path. */
+static inline bool share_has(const struct jit_emit *e, const struct jit_insn *i)
+{
+    return i->shared && !e->in_detour;
+}
+struct x86_mem share_at(struct jit_emit *e, const struct jit_insn *i, int base);
+bool share_follows(const struct jit_emit *e, const struct jit_insn *i);
+
+/* jit.c: what becomes of one instruction */
+void emit_insn(struct jit_emit *e, const struct jit_insn *i);
+
 /* jit_operand.c */
 void emit_same(struct jit_emit *e, const struct jit_insn *i);
 /* A register form again, for the flags; with `spare` for a register that has no host register. */
@@ -210,6 +254,7 @@ void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare
 bool borrows_rax(const struct jit_insn *i); /* the guest's RAX is moved to the host's for it */
 bool uses_high_byte(const struct jit_insn *i); /* AH, CH, DH, BH: some are turned around while it runs, so it must not fault then */
 bool can_emit_same(const struct jit_insn *i, int code_size);
+int spares_of(const struct jit_insn *i); /* how many of T2 and T1, in that order, it may need beside its memory operand */
 bool lea_direct(const struct jit_insn *i); /* it needs no other registers than its own */
 void emit_lea(struct jit_emit *e, const struct jit_insn *i);
 void emit_push(struct jit_emit *e, const struct jit_insn *i);
@@ -242,6 +287,9 @@ void emit_return(struct jit_emit *e, const struct jit_insn *i);
 void emit_interpret(struct jit_emit *e, const struct jit_insn *i, bool leave);
 void emit_fall_through(struct jit_emit *e, u32 offset);
 void emit_cold(struct jit_emit *e); /* slow paths and exits */
+/* A TLB check failed: on at `found` if the victim of the page's place is good for it, with the pointer in T1. For up to JIT_VICTIM_SIZE bytes. */
+void emit_victim(struct jit_emit *e, struct x86_asm *a, bool write, const u8 *found);
+void emit_swap_regions(struct jit_emit *e); /* from here on `hot` is where cold code goes, and back */
 
 /* jit_control.c, for jit_segment.c */
 bool in_page(const struct jit_emit *e, s64 offset); /* … and in the code segment */

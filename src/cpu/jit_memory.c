@@ -146,6 +146,8 @@ struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const Z
         asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(page_base));
         return window_at(e, i, T1, (s32)mem->disp.value + i->offset + i->zi.length);
     }
+    if (share_has(e, i))
+        return share_at(e, i, jit_host_register[guest_register(mem->base)]);
     emit_linear(e, i, mem);
     return emit_checked(e, i, size, write);
 }
@@ -156,6 +158,8 @@ struct x86_mem emit_based(struct jit_emit *e, const struct jit_insn *i, int reg,
 
     if (i->window && e->code_size == 8)
         return window_at(e, i, reg, disp);
+    if (share_has(e, i))
+        return share_at(e, i, reg);
     asm_rm(&e->hot, X86_LEA | wide, T1, X86_AT(reg, disp));
     return emit_checked(e, i, size, write);
 }
@@ -180,22 +184,29 @@ int emit_spare(struct jit_emit *e, struct x86_mem *at)
     return T1;
 }
 
-void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write)
+u32 emit_tlb(struct jit_emit *e, u32 size, bool write)
 {
     struct x86_asm *a = &e->hot;
-    struct jit_stub *stub;
+    u32 refused;
 
     static_assert(sizeof(struct tlb_entry) == 1 << (PAGE_SHIFT - 7), "the shift below makes byte offsets");
     asm_rorx(a, T2, T1, 7, false);
     asm_ri(a, X86_AND, T2, (TLB_ENTRIES - 1) << 5);
     asm_rm(a, X86_XOR | X86_W, T1, tlb_at(e, write ? offsetof(struct tlb_entry, write) : offsetof(struct tlb_entry, read)));
     asm_ri(a, X86_CMP | X86_W, T1, (s32)(PAGE_SIZE - size));
-    stub = &e->stub[e->stubs++];
+    refused = asm_jcc(a, X86_A, NULL);
+    asm_rm(a, X86_ADD | X86_W, T1, tlb_at(e, offsetof(struct tlb_entry, page)));
+    flags_clobber(e);
+    return refused;
+}
+
+void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write)
+{
+    struct jit_stub *stub = &e->stub[e->stubs++];
+
     *stub = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
                               .recipe = e->recipe, .x87 = e->x87_offset};
-    stub->jump = asm_jcc(a, X86_A, NULL);
-    asm_rm(a, X86_ADD | X86_W, T1, tlb_at(e, offsetof(struct tlb_entry, page)));
-    stub->victim = size <= JIT_VICTIM_SIZE ? a->len : 0;
+    stub->jump = emit_tlb(e, size, write);
+    stub->victim = size <= JIT_VICTIM_SIZE ? e->hot.len : 0;
     stub->write = write;
-    flags_clobber(e);
 }

@@ -164,6 +164,13 @@ static bool in_memory(int guest)
     return guest >= 0 && jit_host_register[guest] == JIT_IN_MEMORY;
 }
 
+int spares_of(const struct jit_insn *i)
+{
+    struct places p = places_of(i);
+
+    return in_memory(p.reg) + in_memory(p.rm) + in_memory(p.vvvv);
+}
+
 bool can_emit_same(const struct jit_insn *i, int code_size)
 {
     struct places p = places_of(i);
@@ -178,7 +185,7 @@ bool can_emit_same(const struct jit_insn *i, int code_size)
     for (int n = 0; n < i->zi.operand_count; n++)
         if (!operand_emits(i, &i->op[n]))
             return false;
-    if (in_memory(p.reg) + in_memory(p.rm) + in_memory(p.vvvv) > spares || !high_bytes_emit(i))
+    if (spares_of(i) > spares || !high_bytes_emit(i))
         return false;
     /* two copies of RAX, both written */
     return !(uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE) && p.rm == RAX && i->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG);

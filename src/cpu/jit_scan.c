@@ -275,7 +275,7 @@ static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, i
     i->bytes = bytes;
     i->mem = NULL;
     i->code16 = e->code_size == 2;
-    i->reads_flags = i->writes_flags = i->kills_flags = i->host_faults = i->vector = i->x87 = false;
+    i->reads_flags = i->writes_flags = i->kills_flags = i->host_faults = i->vector = i->x87 = i->shared = false;
     if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
         return false;
     i->legal = ZYAN_SUCCESS(status);

@@ -21,7 +21,8 @@ void add_part(struct writer *w, bool nested)
     switch (below(w->r, 100)) {
     case 0 ... 29: add_insn(w, POOL_ALU); break;
     case 30 ... 47: add_insn(w, POOL_FLAGS); break;
-    case 48 ... 61: add_insn(w, POOL_GENERAL); break;
+    case 48 ... 57: add_insn(w, POOL_GENERAL); break;
+    case 58 ... 61: add_near(w); break;
     case 62 ... 75: add_insn(w, POOL_VECTOR); break;
     case 76 ... 79: add_insn(w, POOL_X87); break;
     case 80 ... 81: add_insn(w, POOL_MMX); break;

@@ -73,6 +73,10 @@ void add_string(struct writer *w);
 void add_divide(struct writer *w);
 void add_step(struct writer *w);
 
+/* ---- seq_near.c: accesses close to one another ---- */
+
+void add_near(struct writer *w);
+
 /* ---- seq_change.c: code that changes itself ---- */
 
 void add_change(struct writer *w);
