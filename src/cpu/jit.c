@@ -95,8 +95,10 @@ static void emit_kind(struct jit_emit *e, const struct jit_insn *i)
     case JIT_BIT_MEMORY: emit_bit_memory(e, i); break;
     case JIT_SYSTEM: emit_system(e, i); break;
     case JIT_STRING: emit_string(e, i); break;
+    case JIT_SELECTOR: case JIT_ELEMENT: break; /* segmented code's: segment_emit() */
     case JIT_JMP: emit_jmp(e, i); break;
     case JIT_SET_AC: emit_set_ac(e, i); break;
+    case JIT_LOOP: emit_count_jump(e, i); break;
     case JIT_JCC: emit_jcc(e, i); break;
     case JIT_CALL: emit_call(e, i); break;
     case JIT_JMP_INDIRECT: emit_jmp_indirect(e, i); break;

@@ -76,6 +76,7 @@ enum {
     JIT_KEY_STACK16 = 1 << 21,   /* SP counts, not ESP */
     JIT_KEY_HANDLER_SHIFT = 22,  /* a bit for each segment register: operands there are the handlers' */
     JIT_KEY_HANDLER_CS_WRITE = 1 << 28, /* and those that are written in CS */
+    JIT_KEY_REAL = 1 << 29,      /* loads of DS, ES, FS, GS are those of real mode, and change nothing but selector and base */
     JIT_KEY_BEFORE_SHIFT = 32,   /* how many bytes of the page are before the code segment's first; 12 bits */
     JIT_KEY_BEHIND_SHIFT = 44,   /* and behind its last */
 };

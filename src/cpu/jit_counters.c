@@ -12,7 +12,8 @@ static_assert(JIT_KINDS <= JIT_COUNTED_KINDS, "a counter for each kind");
 static const char *const kind_names[JIT_KINDS] = {
     [JIT_SAME] = "the same", [JIT_NOTHING] = "without effect", [JIT_LEA] = "LEA", [JIT_PUSH] = "PUSH", [JIT_POP] = "POP",
     [JIT_LEAVE] = "LEAVE", [JIT_MOFFS] = "MOV with an absolute address", [JIT_BIT_MEMORY] = "BT and its like, bit in memory",
-    [JIT_SYSTEM] = "a kernel's", [JIT_STRING] = "REP MOVS and STOS", [JIT_JMP] = "JMP", [JIT_SET_AC] = "STAC and CLAC", [JIT_JCC] = "Jcc",
+    [JIT_SYSTEM] = "a kernel's", [JIT_STRING] = "REP MOVS and STOS", [JIT_SELECTOR] = "selectors",
+    [JIT_ELEMENT] = "LODS, STOS, MOVS, XLAT", [JIT_JMP] = "JMP", [JIT_SET_AC] = "STAC and CLAC", [JIT_LOOP] = "LOOP and JCXZ", [JIT_JCC] = "Jcc",
     [JIT_CALL] = "CALL", [JIT_JMP_INDIRECT] = "JMP indirect", [JIT_CALL_INDIRECT] = "CALL indirect", [JIT_RET] = "RET",
     [JIT_INTERPRET] = "left to the interpreter", [JIT_LEAVE_BLOCK] = "left to the interpreter at a block's end",
 };

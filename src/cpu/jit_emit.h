@@ -29,7 +29,9 @@ enum jit_kind {
     JIT_BIT_MEMORY, /* BT and its like: a register says which bit, anywhere in memory */
     JIT_SYSTEM,    /* jit_system.c */
     JIT_STRING,    /* jit_string.c */
-    JIT_JMP, JIT_SET_AC, JIT_JCC, JIT_CALL, JIT_JMP_INDIRECT, JIT_CALL_INDIRECT, JIT_RET,
+    JIT_SELECTOR,  /* jit_selector.c */
+    JIT_ELEMENT,   /* jit_element.c */
+    JIT_JMP, JIT_SET_AC, JIT_LOOP, JIT_JCC, JIT_CALL, JIT_JMP_INDIRECT, JIT_CALL_INDIRECT, JIT_RET,
     JIT_INTERPRET, /* by the interpreter's handler, then on in the block */
     JIT_LEAVE_BLOCK, /* by the interpreter's handler, then out */
     JIT_KINDS,
@@ -291,7 +293,11 @@ void emit_cold(struct jit_emit *e); /* slow paths and exits */
 void emit_victim(struct jit_emit *e, struct x86_asm *a, bool write, const u8 *found);
 void emit_swap_regions(struct jit_emit *e); /* from here on `hot` is where cold code goes, and back */
 
-/* jit_control.c, for jit_segment.c */
+/* jit_count.c: LOOP and JCXZ */
+bool can_emit_count(const struct jit_emit *e, const struct jit_insn *i);
+void emit_count_jump(struct jit_emit *e, const struct jit_insn *i);
+
+/* jit_control.c, for other files with jumps */
 bool in_page(const struct jit_emit *e, s64 offset); /* … and in the code segment */
 void emit_goto(struct jit_emit *e, s64 offset); /* to page_base + offset */
 struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offset, u32 jump); /* of the jump whose displacement is there */

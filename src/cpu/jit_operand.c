@@ -1,6 +1,6 @@
 /* Instructions that the host runs as they are, with other registers and with a pointer to RAM as memory operand; and those few
  * that are put together from others: LEA, PUSH, POP, LEAVE, MOV with an absolute address. */
-#include "cpu/jit_emit.h"
+#include "cpu/jit_segment.h"
 
 #include "cpu/decode.h"
 #include "cpu/exec.h"
@@ -592,6 +592,10 @@ void emit_push_scratch(struct jit_emit *e, const struct jit_insn *i)
     struct x86_mem at;
     int spare;
 
+    if (e->segmented) {
+        segment_push_scratch(e, i);
+        return;
+    }
     at = emit_based(e, i, jit_host_register[RSP], -(s32)size, size, true);
     spare = emit_spare(e, &at);
     asm_rm(&e->hot, X86_LOAD | wide, spare, VCPU_AT(scratch));

@@ -86,8 +86,9 @@ static bool vector_same(struct jit_emit *e, struct jit_insn *i, const struct ins
     return true;
 }
 
-static enum jit_kind branch_kind(const struct jit_insn *i, int code_size)
+static enum jit_kind branch_kind(const struct jit_emit *e, const struct jit_insn *i)
 {
+    int code_size = e->code_size;
     bool relative = i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && i->op[0].imm.is_relative;
 
     if (i->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || (i->zi.operand_width == 16 && i->zi.mnemonic != M(RET)) ||
@@ -97,7 +98,8 @@ static enum jit_kind branch_kind(const struct jit_insn *i, int code_size)
     case M(JMP): return relative ? JIT_JMP : JIT_JMP_INDIRECT;
     case M(CALL): return relative ? JIT_CALL : JIT_CALL_INDIRECT;
     case M(RET): return JIT_RET;
-    case M(LOOP): case M(LOOPE): case M(LOOPNE): case M(JCXZ): case M(JECXZ): case M(JRCXZ): return JIT_LEAVE_BLOCK;
+    case M(LOOP): case M(LOOPE): case M(LOOPNE): case M(JCXZ): case M(JECXZ): case M(JRCXZ):
+        return can_emit_count(e, i) ? JIT_LOOP : JIT_LEAVE_BLOCK;
     default: return JIT_JCC;
     }
 }
@@ -131,7 +133,7 @@ static enum jit_kind general_kind(struct jit_emit *e, struct jit_insn *i)
     if (feature != FEAT_ALWAYS && !has(e->c, (enum cpu_feature)feature))
         return JIT_INTERPRET;
     if (group == choose_branch)
-        return e->segmented ? segment_branch_kind(e, i) : branch_kind(i, e->code_size);
+        return e->segmented ? segment_branch_kind(e, i) : branch_kind(e, i);
     if (group == choose_stack)
         return e->segmented ? segment_stack_kind(e, i) : stack_kind(i, e->code_size);
     if (group == choose_nop && i->zi.mnemonic != M(SFENCE) && i->zi.mnemonic != M(MFENCE))
@@ -267,7 +269,7 @@ static const ZydisDecodedOperand *modrm_memory(const struct jit_insn *i)
     return NULL;
 }
 
-/* One instruction; false: it needs bytes of the next page. An illegal one is the interpreter's. */
+/* One instruction, its offset known; false: it needs bytes of the next page. An illegal one is the interpreter's. */
 static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, int avail)
 {
     ZyanStatus status = ZydisDecoderDecodeFull(decoder_for(e->code_size), bytes, (ZyanUSize)avail, &i->zi, i->op);
@@ -359,9 +361,9 @@ bool jit_scan_one(struct jit_emit *e, u16 offset, const u8 *bytes)
 {
     struct jit_insn *i = &e->insn[0];
 
+    i->offset = offset;
     if (!scan_insn(e, i, bytes, 15) || !i->legal)
         return false;
-    i->offset = offset;
     e->b->ext = i->vector;
     e->b->alone = i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK;
     e->count = 1;
@@ -377,6 +379,7 @@ int jit_scan(struct jit_emit *e, const u8 *hva)
     for (e->count = 0; e->count < JIT_INSNS_MAX && at < e->end; e->count++) {
         struct jit_insn *i = &e->insn[e->count];
 
+        i->offset = (u16)at;
         if (!scan_insn(e, i, hva + (at - start), (int)MIN(e->end - at, 15)))
             break;
         if (e->c->trial && (i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK)) {
@@ -384,7 +387,6 @@ int jit_scan(struct jit_emit *e, const u8 *hva)
                 break;
             e->b->alone = true;
         }
-        i->offset = (u16)at;
         at += i->zi.length;
         e->b->ext |= i->vector;
         if (ends_block(i) || e->b->alone) {

@@ -29,6 +29,24 @@ static bool limit_alone(const struct vcpu *c, int seg, bool write)
     return write ? attr_is_writable_data(attr) : attr_is_readable(attr);
 }
 
+/* Whether segment_load_real() would leave limits and attributes as they are. */
+static bool loads_keep(const struct vcpu *c)
+{
+    static const u8 segments[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
+    u16 want = SEG_P | SEG_S | SEG_W | SEG_A, kept = SEG_DB | SEG_G;
+
+    if (v86_mode(c)) {
+        want |= SEG_DPL;
+        kept = 0;
+    } else if (protected_mode(c)) {
+        return false;
+    }
+    for (size_t n = 0; n < ARRAY_SIZE(segments); n++)
+        if ((c->s.seg_attr[segments[n]] & ~kept) != want || (v86_mode(c) && c->s.seg_limit[segments[n]] != 0xffff))
+            return false;
+    return true;
+}
+
 static u64 handled_segments(const struct vcpu *c)
 {
     u64 bits = limit_alone(c, SEG_CS, true) ? 0 : JIT_KEY_HANDLER_CS_WRITE;
@@ -46,6 +64,8 @@ u64 jit_segment_key(const struct vcpu *c)
 
     if (c->stack_mask == 0xffff)
         key |= JIT_KEY_STACK16;
+    if (loads_keep(c))
+        key |= JIT_KEY_REAL;
     if (start < 0)
         key |= (u64)-start << JIT_KEY_BEFORE_SHIFT;
     if (behind < (s64)PAGE_SIZE)
@@ -96,7 +116,8 @@ enum jit_kind segment_branch_kind(const struct jit_emit *e, const struct jit_ins
     case M(JMP): return relative ? JIT_JMP : JIT_JMP_INDIRECT;
     case M(CALL): return handled(e, SEG_SS) ? JIT_LEAVE_BLOCK : relative ? JIT_CALL : JIT_CALL_INDIRECT;
     case M(RET): return handled(e, SEG_SS) ? JIT_LEAVE_BLOCK : JIT_RET;
-    case M(LOOP): case M(LOOPE): case M(LOOPNE): case M(JCXZ): case M(JECXZ): case M(JRCXZ): return JIT_LEAVE_BLOCK;
+    case M(LOOP): case M(LOOPE): case M(LOOPNE): case M(JCXZ): case M(JECXZ): case M(JRCXZ):
+        return can_emit_count(e, i) ? JIT_LOOP : JIT_LEAVE_BLOCK;
     default: return JIT_JCC;
     }
 }
@@ -133,9 +154,13 @@ enum jit_kind segment_system_kind(const struct jit_emit *e, const struct jit_ins
 {
     switch (i->zi.mnemonic) {
     case M(CLI): case M(STI): return e->b->key & JIT_KEY_RING0 ? JIT_SYSTEM : JIT_INTERPRET;
+    case M(PUSHF): case M(PUSHFD): return e->b->key & JIT_KEY_RING0 && !handled(e, SEG_SS) ? JIT_SYSTEM : JIT_INTERPRET; /* not virtual-8086 mode */
     case M(CLD): case M(STD): case M(LAHF): case M(SAHF): return JIT_SYSTEM;
-    default: return JIT_INTERPRET;
+    default: break;
     }
+    if (!segment_operands(e, i))
+        return JIT_INTERPRET;
+    return can_emit_selector(e, i) ? JIT_SELECTOR : can_emit_element(i) ? JIT_ELEMENT : JIT_INTERPRET;
 }
 
 /* ---- memory ---- */
@@ -162,8 +187,7 @@ static u32 emit_limit(struct jit_emit *e, int seg, u32 size, bool narrow)
     return asm_jcc(a, X86_G, NULL);
 }
 
-/* The offset in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. */
-static struct x86_mem emit_offset(struct jit_emit *e, const struct jit_insn *i, int seg, u32 size, bool write, bool narrow)
+struct x86_mem segment_offset(struct jit_emit *e, const struct jit_insn *i, int seg, u32 size, bool write, bool narrow)
 {
     u32 beyond = emit_limit(e, seg, size, narrow);
 
@@ -176,11 +200,10 @@ static struct x86_mem emit_offset(struct jit_emit *e, const struct jit_insn *i, 
 struct x86_mem segment_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write)
 {
     emit_effective(e, i, mem);
-    return emit_offset(e, i, segment_of(mem), size, write, i->zi.address_width == 16);
+    return segment_offset(e, i, segment_of(mem), size, write, i->zi.address_width == 16);
 }
 
-/* Nothing more of the instruction's last access may fault; the slow path comes back behind it. */
-static void site_done(struct jit_emit *e)
+void segment_site_done(struct jit_emit *e)
 {
     jit_site_done(e, jit_site_at(e->j, e->stub[e->stubs - 1].site));
 }
@@ -209,14 +232,13 @@ static bool stack16(const struct jit_emit *e)
     return e->b->key & JIT_KEY_STACK16;
 }
 
-/* `size` bytes on the stack, at a host register and a displacement. */
-static struct x86_mem emit_stack(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp, int size, bool write)
+struct x86_mem segment_stack(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp, int size, bool write)
 {
     if (!stack16(e) || disp)
         asm_rm(&e->hot, X86_LEA, T1, X86_AT(reg, disp));
     if (stack16(e))
         asm_rr(&e->hot, X86_MOVZX16, T1, disp ? T1 : reg);
-    return emit_offset(e, i, SEG_SS, (u32)size, write, stack16(e));
+    return segment_offset(e, i, SEG_SS, (u32)size, write, stack16(e));
 }
 
 /* SP or ESP becomes another register and a displacement; leaves the flags alone. */
@@ -225,7 +247,7 @@ static void stack_pointer_set(struct jit_emit *e, struct x86_asm *a, int reg, s3
     asm_rm(a, stack16(e) ? X86_LEA | X86_66 : X86_LEA, jit_host_register[RSP], X86_AT(reg, disp));
 }
 
-static void stack_move(struct jit_emit *e, s32 by)
+void segment_stack_move(struct jit_emit *e, s32 by)
 {
     stack_pointer_set(e, &e->hot, jit_host_register[RSP], by);
 }
@@ -238,10 +260,6 @@ static int guest_of(const ZydisDecodedOperand *op)
 /* What PUSH stores, in a host register: T2 unless it has its own. */
 static int pushed(struct jit_emit *e, const struct jit_insn *i)
 {
-    if (i->mem) {
-        asm_rm(&e->hot, X86_LOAD, T2, VCPU_AT(scratch));
-        return T2;
-    }
     if (register_class(i, 0) == ZYDIS_REGCLASS_SEGMENT) {
         asm_rm(&e->hot, X86_MOVZX16, T2, X86_AT(HOST_VCPU, VCPU_DISP(s.seg_sel) + (i->op[0].reg.value - ZYDIS_REGISTER_ES) * 2));
         return T2;
@@ -260,54 +278,71 @@ static void emit_immediate(struct jit_emit *e, const struct jit_insn *i, int siz
         asm_u32(&e->hot, val);
 }
 
+void segment_push_scratch(struct jit_emit *e, const struct jit_insn *i)
+{
+    int size = i->zi.operand_width / 8;
+    struct x86_mem at = segment_stack(e, i, jit_host_register[RSP], -size, size, true);
+
+    asm_rm(&e->hot, X86_LOAD, T2, VCPU_AT(scratch));
+    asm_rm(&e->hot, sized(X86_STORE, size), T2, at);
+    segment_stack_move(e, -size);
+    segment_site_done(e);
+}
+
+static void push_memory(struct jit_emit *e, const struct jit_insn *i, int size)
+{
+    struct x86_mem at = segment_memory(e, i, &i->mem->mem, (u32)size, false);
+    u32 read = e->stub[e->stubs - 1].site;
+
+    asm_rm(&e->hot, zero_extending_load(size), T1, at);
+    asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(scratch));
+    segment_push_scratch(e, i);
+    jit_site_done(e, jit_site_at(e->j, read));
+}
+
 static void segment_push(struct jit_emit *e, const struct jit_insn *i)
 {
     int size = i->zi.operand_width / 8;
-    u32 read = 0;
     struct x86_mem at;
 
     if (i->mem) {
-        at = segment_memory(e, i, &i->mem->mem, (u32)size, false);
-        read = e->stub[e->stubs - 1].site;
-        asm_rm(&e->hot, zero_extending_load(size), T1, at);
-        asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(scratch));
+        push_memory(e, i, size);
+        return;
     }
-    at = emit_stack(e, i, jit_host_register[RSP], -size, size, true);
+    at = segment_stack(e, i, jit_host_register[RSP], -size, size, true);
     if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
         emit_immediate(e, i, size, at);
     else
         asm_rm(&e->hot, sized(X86_STORE, size), pushed(e, i), at);
-    stack_move(e, -size);
-    site_done(e);
-    if (read)
-        jit_site_done(e, jit_site_at(e->j, read));
+    segment_stack_move(e, -size);
+    segment_site_done(e);
 }
 
 static void segment_pop(struct jit_emit *e, const struct jit_insn *i)
 {
     int guest = guest_of(&i->op[0]), size = i->zi.operand_width / 8;
-    struct x86_mem at = emit_stack(e, i, jit_host_register[RSP], 0, size, false);
+    struct x86_mem at = segment_stack(e, i, jit_host_register[RSP], 0, size, false);
 
     if (guest == RSP) { /* the value wins over the increment, but SP alone may count */
         asm_rm(&e->hot, X86_LOAD, T2, at);
-        stack_move(e, size);
+        segment_stack_move(e, size);
         asm_rr(&e->hot, sized(X86_LOAD, size), jit_host_register[RSP], T2);
     } else {
         asm_rm(&e->hot, sized(X86_LOAD, size), jit_host_register[guest], at);
-        stack_move(e, size);
+        segment_stack_move(e, size);
     }
-    site_done(e);
+    segment_site_done(e);
 }
 
 static void segment_leave(struct jit_emit *e, const struct jit_insn *i)
 {
     int bp = jit_host_register[RBP], size = i->zi.operand_width / 8;
-    struct x86_mem at = emit_stack(e, i, bp, 0, size, false);
+    struct x86_mem at = segment_stack(e, i, bp, 0, size, false);
 
     asm_rm(&e->hot, zero_extending_load(size), T2, at);
     stack_pointer_set(e, &e->hot, bp, size);
     asm_rr(&e->hot, sized(X86_LOAD, size), bp, T2);
-    site_done(e);
+    segment_site_done(e);
 }
 
 /* ---- absolute addresses ---- */
@@ -319,11 +354,11 @@ static void segment_moffs(struct jit_emit *e, const struct jit_insn *i)
     u32 size = mem->size / 8, op = store ? X86_STORE : X86_LOAD;
 
     asm_mov_imm64(&e->hot, T1, narrow ? (u16)mem->mem.disp.value : (u32)mem->mem.disp.value);
-    emit_offset(e, i, segment_of(&mem->mem), size, store, narrow);
+    segment_offset(e, i, segment_of(&mem->mem), size, store, narrow);
     if (size == 1)
         op = store ? X86_STORE8 : 0x8a | X86_BYTE;
     asm_rm(&e->hot, size == 2 ? op | X86_66 : op, jit_host_register[RAX], X86_AT(T1, 0));
-    site_done(e);
+    segment_site_done(e);
 }
 
 /* ---- jumps ---- */
@@ -428,12 +463,12 @@ static void segment_jmp_indirect(struct jit_emit *e, const struct jit_insn *i)
 static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
 {
     int size = operand_size(e, i);
-    struct x86_mem at = emit_stack(e, i, jit_host_register[RSP], -size, size, true);
+    struct x86_mem at = segment_stack(e, i, jit_host_register[RSP], -size, size, true);
 
     emit_rip_of(&e->hot, T2, i->offset + i->zi.length, 4);
     asm_rm(&e->hot, sized(X86_STORE, size), T2, at);
     site_ends(e);
-    stack_move(e, -size);
+    segment_stack_move(e, -size);
 }
 
 /* A jump that was found to leave the segment after it has moved the stack pointer: its slow path puts that back first. */
@@ -472,10 +507,10 @@ static void segment_return(struct jit_emit *e, const struct jit_insn *i)
     struct x86_mem at;
 
     x87_settle(e);
-    at = emit_stack(e, i, jit_host_register[RSP], 0, size, false);
+    at = segment_stack(e, i, jit_host_register[RSP], 0, size, false);
     asm_rm(&e->hot, zero_extending_load(size), T1, at);
     site_ends(e);
-    stack_move(e, size + more);
+    segment_stack_move(e, size + more);
     may_fault(e, emit_jump_to_t1(e), size + more);
 }
 
@@ -491,6 +526,8 @@ bool segment_emit(struct jit_emit *e, const struct jit_insn *i)
     case JIT_JMP_INDIRECT: segment_jmp_indirect(e, i); return true;
     case JIT_CALL_INDIRECT: segment_call_indirect(e, i); return true;
     case JIT_RET: segment_return(e, i); return true;
+    case JIT_SELECTOR: emit_selector(e, i); return true;
+    case JIT_ELEMENT: emit_element(e, i); return true;
     default: return false;
     }
 }

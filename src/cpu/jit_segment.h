@@ -40,6 +40,25 @@ enum jit_kind segment_system_kind(const struct jit_emit *e, const struct jit_ins
 /* emit_memory() for segmented code. */
 struct x86_mem segment_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write);
 
+/* The offset in T1 becomes a pointer to `size` bytes in RAM, or the slow path of `i` is taken. Uses T2. `narrow`: the offset has 16 bits. */
+struct x86_mem segment_offset(struct jit_emit *e, const struct jit_insn *i, int seg, u32 size, bool write, bool narrow);
+
+/* The same of the stack, at a host register and a displacement. */
+struct x86_mem segment_stack(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp, int size, bool write);
+void segment_stack_move(struct jit_emit *e, s32 by); /* SP or ESP; leaves the flags alone */
+void segment_push_scratch(struct jit_emit *e, const struct jit_insn *i); /* emit_push_scratch() */
+
+/* Nothing more of the instruction's last access may fault; the slow path comes back behind it. */
+void segment_site_done(struct jit_emit *e);
+
+/* jit_selector.c */
+bool can_emit_selector(const struct jit_emit *e, const struct jit_insn *i);
+void emit_selector(struct jit_emit *e, const struct jit_insn *i);
+
+/* jit_element.c */
+bool can_emit_element(const struct jit_insn *i);
+void emit_element(struct jit_emit *e, const struct jit_insn *i);
+
 /* Instructions that use the stack, change RIP, or are otherwise other than in flat segments. False: `i` is none. */
 bool segment_emit(struct jit_emit *e, const struct jit_insn *i);
 

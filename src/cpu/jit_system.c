@@ -230,7 +230,7 @@ void emit_system(struct jit_emit *e, const struct jit_insn *i)
     case M(SAHF): emit_sahf(e); break;
     case M(RDPKRU): emit_rdpkru(e, i); break;
     case M(SWAPGS): emit_swapgs(e); break;
-    case M(PUSHFD): case M(PUSHFQ): emit_pushf(e, i); break;
+    case M(PUSHF): case M(PUSHFD): case M(PUSHFQ): emit_pushf(e, i); break;
     default: emit_base(e, i); break;
     }
 }

@@ -80,7 +80,8 @@ static bool insn_take(struct writer *w, const struct decoded *d)
     if (!d->valid || left_out(&d->zi) || insn_classify(c, d) != INSN_COMPARE || insn_own_values(d) || !guest_shows(w->s->guest, c, d))
         return false;
     for (int n = 0; n < d->zi.operand_count; n++)
-        if (d->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && own_register_kind(&d->op[n]) && d->op[n].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+        if (d->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && own_register_kind(&d->op[n]) && d->op[n].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
+            !(ZydisRegisterGetClass(d->op[n].reg.value) == ZYDIS_REGCLASS_SEGMENT && d->op[n].actions == ZYDIS_OPERAND_ACTION_READ))
             return false;
     if ((registers_written(d) & w->kept && !one_in(w->r, 200)) || (strays(d, mem) && !one_in(w->r, 50)))
         return false;
