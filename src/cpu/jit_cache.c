@@ -12,6 +12,7 @@
 #include "cpu/jit.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_jumps.h"
 #include "cpu/jit_stress.h"
 #include "cpu/window.h"
 
@@ -26,6 +27,7 @@
 #define ARENA_SIZE MIB(8)
 #define SITES 200000u
 #define BLOCKS 80000u
+#define CELLS 80000u
 #define HASH_SIZE 262144u
 #define GROWTH_MAX 4u
 #define HARDLY 2000 /* instructions run for each that was translated */
@@ -154,7 +156,7 @@ void jit_cache_flush(struct vcpu *c)
         __atomic_store_n(&j->misses[n], 0, __ATOMIC_RELAXED);
     j->arena_used = 16; /* 0: no link */
     j->site_count = 1; /* 0: no site */
-    j->block_count = 0;
+    j->block_count = j->cell_count = 0;
     j->hot_used = j->hot_start;
     j->cold_used = HOT_SIZE * GROWTH_MAX;
     j->epoch++;
@@ -215,7 +217,7 @@ static bool room(const struct jit *j)
     u32 g = j->growth;
 
     return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE * g && j->site_count + JIT_INSNS_MAX * 3 <= SITES * g &&
-           j->block_count < BLOCKS * g && j->hot_used + HOT_BLOCK_MAX <= HOT_SIZE * g &&
+           j->block_count < BLOCKS * g && j->cell_count + JIT_INSNS_MAX <= CELLS * g && j->hot_used + HOT_BLOCK_MAX <= HOT_SIZE * g &&
            j->cold_used + COLD_BLOCK_MAX <= HOT_SIZE * GROWTH_MAX + COLD_SIZE * g;
 }
 
@@ -351,6 +353,15 @@ struct jit_block *jit_block_at(struct jit *j, u32 n)
 struct jit_crossing *jit_crossing_new(struct jit *j)
 {
     return arena_take(j, sizeof(struct jit_crossing));
+}
+
+struct jit_cell *jit_cell_new(struct vcpu *c)
+{
+    struct jit_cell *cell = &c->cells[c->jit->cell_count++];
+
+    static_assert(CELLS * GROWTH_MAX <= JIT_CELLS, "");
+    cell->place = JIT_NO_RIP;
+    return cell;
 }
 
 struct jit_link *jit_link_at(struct jit *j, u32 n)

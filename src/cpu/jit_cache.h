@@ -29,12 +29,14 @@ struct jit {
     u32 link_epoch;          /* when the last link was returned */
     struct jit_jumps *jumps; /* JIT_JUMP_TABLES: see jit_jumps.h */
     u64 jump_selections;
+    u64 places;              /* how many were given away: see jit_jumps.h */
+    u32 cell_count;
     u32 jump_generation;     /* of the TLB's translations that they are for */
     u64 code_written_seen;   /* how much of guest memory's log of overwritten code they know */
     u64 key_of[3];           /* CR0, CR4, XCR0 that vector_classes is for */
     bool key_v86;
     u32 vector_classes;
-    const u8 *enter, *exit[3], *slow, *jump, *victim[MMU_SETS][2]; /* thunks */
+    const u8 *enter, *exit[3], *slow, *cell, *jump, *victim[MMU_SETS][2]; /* thunks */
     struct jit_slow_insn { /* the interpreter's forms of slow instructions, by a site's number */
         u32 site, epoch;
         struct insn insn;
@@ -62,6 +64,9 @@ bool jit_hot(struct jit *j, const u8 *hva);
 
 /* In the arena. */
 struct jit_crossing *jit_crossing_new(struct jit *j);
+
+/* One that holds nothing. */
+struct jit_cell *jit_cell_new(struct vcpu *c);
 
 struct jit_link *jit_link_at(struct jit *j, u32 n);
 struct jit_block *jit_block_at(struct jit *j, u32 n); /* by jit_block_number */

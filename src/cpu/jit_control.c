@@ -176,14 +176,7 @@ static struct jit_exit *emit_jump_table(struct jit_emit *e)
     struct x86_asm *a = &e->hot;
     struct jit_exit *miss;
 
-    asm_rr(a, 0x69, T2, T1); /* imul by a constant: jit_jump_slot, times the size of an entry */
-    asm_u32(a, JIT_JUMP_FACTOR);
-    asm_rr(a, 0xc1, 5, T2); /* shr */
-    asm_byte(a, 32 - JIT_JUMPS_SHIFT);
-    asm_rr(a, 0xc1, 4, T2); /* shl */
-    asm_byte(a, 4);
-    asm_rm(a, X86_ADD | X86_W, T2, VCPU_AT(jumps));
-    asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
+    jit_emit_look_up(a);
     miss = exit_new(e, EXIT_MISS, 0, asm_jcc(a, X86_NE, NULL));
     asm_ri(a, X86_AND | X86_W, T1, (s32)PAGE_MASK);
     asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(page_base));
@@ -193,7 +186,6 @@ static struct jit_exit *emit_jump_table(struct jit_emit *e)
 
 static struct jit_exit *emit_jump_to_t1(struct jit_emit *e)
 {
-    static_assert(sizeof(struct jit_jump) == 1 << 4 && !offsetof(struct jit_jumps, at), "as emitted");
     flags_to_rax(e);
     flags_clobber(e);
     return emit_jump_table(e);
@@ -204,10 +196,34 @@ bool in_page(const struct jit_emit *e, s64 offset)
     return offset >= (s64)e->first && offset < (s64)e->end;
 }
 
+/* Where its cell knows the way page_base has only to be moved. */
+static void emit_by_cell(struct jit_emit *e, s64 offset)
+{
+    const struct jit_cell *cell = jit_cell_new(e->c);
+    struct x86_mem at = X86_AT(HOST_VCPU, (s32)((u64)cell - (u64)&e->c->s));
+    struct x86_asm *a = &e->hot;
+
+    static_assert(!offsetof(struct jit_cell, place), "as emitted");
+    flags_to_rax(e);
+    flags_clobber(e);
+    asm_rm(a, X86_LOAD | X86_W, T1, VCPU_AT(page_base));
+    asm_rm(a, X86_ADD | X86_W, T1, VCPU_AT(place));
+    asm_rm(a, X86_CMP | X86_W, T1, at);
+    exit_new(e, EXIT_CELL, offset, asm_jcc(a, X86_NE, NULL))->cell = cell;
+    asm_rm(a, 0x81 | X86_W, 0, VCPU_AT(page_base)); /* add */
+    asm_u32(a, (u32)(offset & (s64)PAGE_MASK));
+    at.disp += (s32)offsetof(struct jit_cell, code);
+    asm_rm(a, 0xff, 4, at); /* jmp [] */
+}
+
 static void emit_far(struct jit_emit *e, s64 offset)
 {
     if (e->segmented) {
         segment_far(e, NULL, offset);
+        return;
+    }
+    if (e->code_size == 8 && offset == (s32)offset) {
+        emit_by_cell(e, offset);
         return;
     }
     flags_to_rax(e);
@@ -543,6 +559,13 @@ static void cold_miss(struct jit_emit *e, const struct jit_exit *x)
     cold_unlinked(e, LEAVE_RAX);
 }
 
+static void cold_cell(struct jit_emit *e, const struct jit_exit *x)
+{
+    emit_rip(&e->hot, T1, x->offset, X86_W);
+    asm_rm(&e->hot, X86_LEA | X86_W, T2, X86_AT(HOST_VCPU, (s32)((u64)x->cell - (u64)&e->c->s)));
+    asm_jmp(&e->hot, e->j->cell);
+}
+
 static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
 {
     link_here(e, x);
@@ -552,6 +575,7 @@ static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
     case EXIT_LINK: cold_link(e, x); break;
     case EXIT_FAR: e->segmented ? segment_far(e, x->insn, x->offset) : emit_far(e, x->offset); break;
     case EXIT_BUDGET: cold_budget(e, x); break;
+    case EXIT_CELL: cold_cell(e, x); break;
     default: cold_miss(e, x); break;
     }
 }

@@ -81,6 +81,7 @@ enum jit_exit_kind {
     EXIT_LINK,   /* to code in this page: found and linked by the run loop */
     EXIT_FAR,    /* to another page, off the hot path */
     EXIT_BUDGET, /* the instruction budget is used up */
+    EXIT_CELL,   /* a jump's cell does not know */
     EXIT_MISS,   /* the jump table has no code for the address in T1 */
 };
 struct jit_exit {
@@ -92,6 +93,7 @@ struct jit_exit {
     const u8 *exec; /* … and where it is executed */
     const struct jit_insn *again; /* EXIT_BUDGET: run this first */
     const struct jit_insn *insn; /* EXIT_FAR: the jump */
+    const struct jit_cell *cell; /* EXIT_CELL */
     u32 site; /* EXIT_MISS: of the jump, if it faults where its target is not canonical; … */
     s32 popped; /* … and by how much it has moved RSP */
     u32 cold; /* where its code starts, from that of the block's cold code; for jit_dump.c */
@@ -274,6 +276,9 @@ void emit_string(struct jit_emit *e, const struct jit_insn *i);
 enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i);
 void emit_system(struct jit_emit *e, const struct jit_insn *i);
 void emit_set_ac(struct jit_emit *e, const struct jit_insn *i);
+
+/* jit_thunk.c: the place of the entry for the address in T1 to T2, and a comparison with that entry */
+void jit_emit_look_up(struct x86_asm *a);
 
 /* jit_control.c */
 void emit_entry(struct jit_emit *e);

@@ -62,11 +62,41 @@ static void filter_clear(u64 *filter)
 
 /* ---- emptying ---- */
 
+static u64 place_new(struct jit *j)
+{
+    u64 n = ++j->places;
+
+    static_assert(PAGE_SHIFT == 12, "");
+    return (n & ~PAGE_MASK) | (n >> 12) << 48;
+}
+
+/* All numbers were given away. */
+static void places_begin(struct vcpu *c)
+{
+    struct jit *j = c->jit;
+
+    for (u32 n = 0; n < j->cell_count; n++)
+        c->cells[n].place = JIT_NO_RIP;
+    j->places = 0;
+    for (int n = 0; n < JIT_JUMP_TABLES; n++)
+        j->jumps[n].place = place_new(j);
+}
+
+/* What cells remember of the table is true no more. */
+static void place_change(struct vcpu *c, struct jit_jumps *t)
+{
+    if (c->jit->places + 1 == JIT_PLACES)
+        places_begin(c);
+    t->place = place_new(c->jit);
+    c->place = c->jumps->place;
+}
+
 static void table_clear(struct vcpu *c, struct jit_jumps *t)
 {
     if (!t->filled)
         return;
     c->jit->counters.jump_clears++;
+    place_change(c, t);
     for (u32 n = 0; n < t->filled; n++)
         t->at[t->fill[n]].rip = JIT_NO_RIP;
     t->filled = 0;
@@ -84,9 +114,11 @@ static bool user_key(u32 key)
 static void table_reset(struct vcpu *c, struct jit_jumps *t, u32 key)
 {
     table_clear(c, t);
-    if (!t->key) /* never used */
+    if (!t->key) { /* never used */
+        place_change(c, t);
         for (u32 n = 0; n < JIT_JUMPS; n++)
             t->at[n].rip = JIT_NO_RIP;
+    }
     t->key = key;
     t->local = user_key(key);
     t->space = c->tlb->space;
@@ -164,16 +196,22 @@ static struct jit_jumps *table_for(struct vcpu *c, u32 key)
     return oldest;
 }
 
+static void use(struct vcpu *c, struct jit_jumps *t)
+{
+    c->jumps = t;
+    c->place = t->place;
+}
+
 void jit_jumps_select(struct vcpu *c, u32 key)
 {
     if (unlikely(c->tlb->gone || c->jit->jump_generation != c->tlb->jump_generation))
         refresh(c);
     if (likely(serves(c, c->jumps, key)))
         return;
-    c->jumps = c->jumps_of[c->mmu_index]; /* system calls go to and fro */
+    use(c, c->jumps_of[c->mmu_index]); /* system calls go to and fro */
     if (likely(serves(c, c->jumps, key)))
         return;
-    c->jumps = table_for(c, key);
+    use(c, table_for(c, key));
     c->jumps_of[c->mmu_index] = c->jumps;
     c->jumps->used = ++c->jit->jump_selections;
 }

@@ -2,7 +2,11 @@
  *
  * There is one for each address space and key that ran lately. What is in a table was true when it was put in, and a table is
  * emptied when that may have changed: an invalidated page, a CR3 load that keeps nothing, overwritten code. Filters tell which
- * tables know a page. Generated code looks into vcpu.jumps. */
+ * tables know a page. Generated code looks into vcpu.jumps.
+ *
+ * A direct jump or call to another page has a cell, with what it found in the table. It holds for one page that the jump is in, and
+ * one state of one table: the table's place is a number for those, another one whenever a table is emptied, and the cell has the
+ * sum of the two. So one comparison tells whether the table would still say the same. */
 #ifndef CPU_JIT_JUMPS_H
 #define CPU_JIT_JUMPS_H
 #include "cpu/jit_block.h"
@@ -27,10 +31,20 @@ struct jit_jumps {
     bool local;   /* some are not in global pages: true for `space` only */
     u64 space;    /* tlb.space */
     u64 used;     /* when, in selections */
+    u64 place;    /* a number for what is in it now: added to the address of a page it makes one that nothing else makes */
     u64 linear[JIT_FILTER_WORDS];  /* pages that entries depend on: by linear address … */
     u64 backing[JIT_FILTER_WORDS]; /* … and by number in the backing */
 };
 #define JIT_NO_RIP 0x8000000000000001ull /* not canonical; generated code compares whole addresses */
+
+/* Places: 12 bits below the address of a page, 15 above it, where a canonical address is all alike. */
+#define JIT_PLACES (1u << 27)
+
+struct jit_cell {
+    u64 place;      /* page_base + the table's place, for which the rest is true; JIT_NO_RIP: none */
+    const u8 *code; /* of the target */
+};
+#define JIT_CELLS 320000u /* a vCPU's, at most */
 
 /* Where an address is looked for first; then in the other entry of the pair. Multiplied by 16 this is the entry's place; generated
  * code computes the same. */

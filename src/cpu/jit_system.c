@@ -250,6 +250,8 @@ static void emit_jumps_of(struct jit_emit *e, const struct jit_insn *i, int set)
     asm_byte(a, 0);
     stub_new(e, i, X86_NE);
     asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(jumps));
+    asm_rm(a, X86_LOAD | X86_W, T1, X86_AT(T1, (s32)offsetof(struct jit_jumps, place)));
+    asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(place));
 }
 
 /* STAC leaves SMAP's set, CLAC goes there if CR4.SMAP is set; the block goes on in another one, which uses that set. */

@@ -7,6 +7,7 @@
  *   slow             the same with a site's number in T2: calls jit_slow() and goes on where that says
  *   victim           called from the slow path of a memory operand that found another page's entry in the TLB, T1 and T2 as the check
  *                    left them: looks for a victim; "below or equal": T1 has the pointer
+ *   cell             from translated code, a cell in T2 that does not know where the address in T1 leads: there
  *   jump             from translated code, a jump table's entry in T2, its address in T1: to its code */
 #include "cpu/jit_cache.h"
 #include "cpu/jit_emit.h"
@@ -98,6 +99,19 @@ static void emit_slow_thunk(struct x86_asm *a)
     emit_leave_c(a);
 }
 
+void jit_emit_look_up(struct x86_asm *a)
+{
+    static_assert(sizeof(struct jit_jump) == 1 << 4 && !offsetof(struct jit_jumps, at), "as emitted");
+    asm_rr(a, 0x69, T2, T1); /* imul by a constant: jit_jump_slot, times the size of an entry */
+    asm_u32(a, JIT_JUMP_FACTOR);
+    asm_rr(a, 0xc1, 5, T2); /* shr */
+    asm_byte(a, 32 - JIT_JUMPS_SHIFT);
+    asm_rr(a, 0xc1, 4, T2); /* shl */
+    asm_byte(a, 4);
+    asm_rm(a, X86_ADD | X86_W, T2, VCPU_AT(jumps));
+    asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
+}
+
 /* To the code of the entry in the jump table that T2 points at, whose address is in T1. */
 static void emit_jump_thunk(struct x86_asm *a)
 {
@@ -140,6 +154,35 @@ static void emit_victim_thunk(struct x86_asm *a, const struct vcpu *c, int set, 
     asm_ret(a);
 }
 
+/* A cell that was looked into in vain, in T2, and the linear address of its jump's target, in T1: what the jump table says. */
+static void emit_cell_thunk(struct x86_asm *a, struct jit *j)
+{
+    u32 found, none;
+
+    asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(scratch));
+    jit_emit_look_up(a);
+    found = asm_jcc(a, X86_E, NULL);
+    asm_ri(a, X86_XOR | X86_W, T2, sizeof(struct jit_jump)); /* the other entry of the pair */
+    asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
+    none = asm_jcc(a, X86_NE, NULL);
+    asm_link(a, found, asm_here(a));
+    asm_rm(a, X86_LOAD | X86_W, T2, X86_AT(T2, offsetof(struct jit_jump, code)));
+    asm_ri(a, X86_AND | X86_W, T1, (s32)PAGE_MASK);
+    asm_push(a, T1);
+    asm_rm(a, X86_LOAD | X86_W, T1, X86_AT(X86_RSP, VCPU_DISP(scratch) + 8));
+    asm_rm(a, X86_STORE | X86_W, T2, X86_AT(T1, offsetof(struct jit_cell, code)));
+    asm_rm(a, X86_LOAD | X86_W, T2, X86_AT(X86_RSP, VCPU_DISP(page_base) + 8));
+    asm_rm(a, X86_ADD | X86_W, T2, X86_AT(X86_RSP, VCPU_DISP(place) + 8));
+    asm_rm(a, X86_STORE | X86_W, T2, X86_AT(T1, offsetof(struct jit_cell, place)));
+    asm_pop(a, T2);
+    asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(page_base));
+    asm_rm(a, 0xff, 4, X86_AT(T1, offsetof(struct jit_cell, code))); /* jmp [] */
+    asm_link(a, none, asm_here(a));
+    asm_rm(a, X86_STORE | X86_W, T1, GPR_AT(RIP));
+    asm_rr(a, X86_XOR, T2, T2);
+    asm_jmp(a, j->exit[LEAVE_RAX]);
+}
+
 void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
 {
     struct jit *j = c->jit;
@@ -151,6 +194,8 @@ void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
     emit_slow_thunk(a);
     j->jump = asm_here(a);
     emit_jump_thunk(a);
+    j->cell = asm_here(a);
+    emit_cell_thunk(a, j);
     static_assert(offsetof(struct vcpu, call_room) + 8 == VCPU_POINT, "RSP points there");
     for (int set = 0; set < MMU_SETS; set++)
         for (int write = 0; write < 2; write++) {

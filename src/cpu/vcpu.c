@@ -15,6 +15,7 @@
 #include "cpu/engine.h"
 #include "cpu/event.h"
 #include "cpu/insn_trace.h"
+#include "cpu/jit_jumps.h"
 #include "cpu/jit_profile.h"
 #include "cpu/interp.h"
 #include "cpu/lapic.h"
@@ -354,6 +355,7 @@ struct vcpu_home {
     u8 below[VCPU_BELOW];
     _Alignas(64) struct vcpu vcpu;
     _Alignas(64) struct tlb tlb;
+    _Alignas(64) struct jit_cell cells[JIT_CELLS];
     void *memory; /* where it was allocated */
 };
 
@@ -367,6 +369,7 @@ static struct vcpu *home_create(void)
         return NULL;
     home->memory = memory;
     home->vcpu.tlb = &home->tlb;
+    home->vcpu.cells = home->cells;
     return &home->vcpu;
 }
 

@@ -137,7 +137,8 @@ struct vcpu {
     u32 x87_note;        /* … which instruction was the last: see cpu/jit_x87.h; 0: none since control was in C */
     u16 cc;              /* arithmetic flags as LAHF; SETO AL leave them: high byte SF ZF AF PF CF, bit 0 OF */
     bool ext_live;       /* extended registers are in the host's units, not in s.xsave */
-    u8 pad[17];
+    u64 place;           /* of `jumps`: see cpu/jit_jumps.h */
+    u8 pad[8];
     u64 call_room;       /* where a CALL in translated code puts its return address */
 
     _Alignas(64) struct vcpu_state s;
@@ -163,6 +164,7 @@ struct vcpu {
     /* the translator's: see cpu/jit_block.h */
     void *host_stack;
     struct jit *jit;
+    struct jit_cell *cells; /* of jumps to other pages, reached by a displacement: see cpu/jit_jumps.h */
     struct jit_jumps *jumps_of[4]; /* by TLB set: that which was selected last. Never NULL while there is a translator */
     struct trial *trial; /* engine lockstep: see cpu/lockstep.h; else NULL */
 
