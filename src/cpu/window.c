@@ -117,8 +117,8 @@ static void counters_trace(const struct vcpu *c)
     trace(JIT, "vcpu %d: windows: %llu promotions, %llu demotions, %llu faults, %llu fills, %llu pages", c->index,
           (unsigned long long)w->count.promotions, (unsigned long long)w->count.demotions,
           (unsigned long long)w->count.faults, (unsigned long long)w->count.fills, (unsigned long long)w->count.pages);
-    trace(JIT, "vcpu %d: windows: %llu drops of spaces, %llu of pages, %llu protections for code", c->index,
-          (unsigned long long)w->count.drops, (unsigned long long)w->count.page_drops,
+    trace(JIT, "vcpu %d: windows: %llu spaces looked through, %llu emptied, %llu drops of pages, %llu protections for code", c->index,
+          (unsigned long long)w->count.checks, (unsigned long long)w->count.drops, (unsigned long long)w->count.page_drops,
           (unsigned long long)w->count.protects);
 }
 
@@ -282,7 +282,7 @@ bool window_enter(struct vcpu *c)
         return false;
     if (s->drop || s->dooms) {
         ext_save(c);
-        window_space_settle(w, s);
+        window_space_settle(c, s);
     }
     table_show(c, s);
     c->window_state = WINDOW_ON;

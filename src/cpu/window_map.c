@@ -161,14 +161,41 @@ static void chunk_settle(struct windows *w, struct window_space *s, struct windo
     k->doomed = 0;
 }
 
-void window_space_settle(struct windows *w, struct window_space *s)
+/* Dooms what the page tables no longer say. */
+static void chunk_check(struct vcpu *c, struct window_chunk *k)
 {
+    struct mmu_page page[WINDOW_CHUNK_PAGES];
+
+    if (!(k->mapped & ~k->doomed))
+        return;
+    mmu_peek(c, k->gva, WINDOW_CHUNK_PAGES, page);
+    for (int n = 0; n < WINDOW_CHUNK_PAGES; n++)
+        if (k->mapped >> n & 1 && (!page[n].hva || backing_page(vcpu_memory(c), page[n].hva) != k->backing[n] ||
+                                   (k->writable >> n & 1 && !page[n].write)))
+            k->doomed |= 1ull << n;
+}
+
+/* A guest that flushes all translations mostly keeps its page tables as they are: to look is much less work than to map again. */
+static void space_check(struct vcpu *c, struct window_space *s)
+{
+    struct windows *w = c->windows;
+
+    w->count.checks += !!s->chunks;
+    for (u16 n = s->chunks; n; n = w->chunk[n].next_of_space) {
+        chunk_check(c, &w->chunk[n]);
+        chunk_settle(w, s, &w->chunk[n]);
+    }
+    s->drop = false;
+    s->dooms = 0;
+}
+
+void window_space_settle(struct vcpu *c, struct window_space *s)
+{
+    struct windows *w = c->windows;
     u64 since = window_clock();
 
-    if (s->drop) {
-        window_space_empty(w, s);
-        return;
-    }
+    if (s->drop)
+        space_check(c, s);
     for (int n = 0; n < s->dooms; n++)
         chunk_settle(w, s, &w->chunk[s->doom[n]]);
     s->dooms = 0;
@@ -248,6 +275,7 @@ static bool run_add(struct vcpu *c, struct window_space *s, struct run *r, u8 *a
 static void page_note(struct vcpu *c, struct window_chunk *k, int n, const struct mmu_page *page)
 {
     k->mapped |= 1ull << n;
+    k->backing[n] = (u32)backing_page(vcpu_memory(c), page->hva);
     if (!page->write)
         return;
     k->writable |= 1ull << n;

@@ -28,6 +28,7 @@ struct window_chunk {
     u64 gva;
     u64 mapped, writable; /* the second is part of the first */
     u64 doomed;           /* to be dropped before the space is used again */
+    u32 backing[WINDOW_CHUNK_PAGES]; /* of those that are mapped: which pages of guest RAM */
     u16 next;             /* in the hash chain, or the free list */
     u16 next_of_space;
     u8 space;
@@ -38,7 +39,7 @@ struct window_space {
     u64 cr3;              /* page table and PCID; WINDOW_NO_CR3: unused */
     u64 used;             /* when: the larger, the later */
     bool promoted;        /* has windows; else it is only counted how busy it is */
-    bool drop;            /* everything, before it is used again */
+    bool drop;            /* what the page tables no longer say, before it is used again */
     bool large;           /* some chunk is of large pages */
     u16 chunks;           /* the first in the list */
     u32 maps;             /* calls of mmap() since it was empty: half of the kernel's mappings at most */
@@ -67,7 +68,7 @@ struct windows {
     u32 *writer;                  /* by page of the backing: chunk and page that map it for writing, see writer_at */
     u64 backing_pages;
     struct {
-        u64 promotions, demotions, fills, pages, faults, drops, page_drops, protects;
+        u64 promotions, demotions, fills, pages, faults, checks, drops, page_drops, protects;
     } count;
 };
 
@@ -85,8 +86,8 @@ static inline void window_charge(struct window_space *s, u64 since)
 
 /* Drops all pages of a space, at once. */
 void window_space_empty(struct windows *w, struct window_space *s);
-/* Drops what is doomed. */
-void window_space_settle(struct windows *w, struct window_space *s);
+/* Drops what is doomed; of the current address space. */
+void window_space_settle(struct vcpu *c, struct window_space *s);
 /* Dooms the page at gva, or all that may be of the same large page. */
 void window_space_doom(struct windows *w, struct window_space *s, u64 gva);
 
