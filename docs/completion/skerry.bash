@@ -13,7 +13,7 @@ _skerry()
         --net) words='user none' ;;
         --device) words='rng balloon virtio-console debugcon debug-exit pc-testdev pci-testdev' ;;
         --serial) words='stdio none' ;;
-        --stress) words='hot flush evict smc' ;;
+        --stress) words='hot flush evict smc rename' ;;
         --dump) words='guest host guest,host' ;;
         help) words='run image' ;;
         image) words='build create info convert check' ;;

@@ -436,7 +436,8 @@ static const struct option_spec options[] = {
      "for finding faults of the translator, slow: hot (code is\n"
      "translated when first met), flush (translations are\n"
      "forgotten again and again), evict (there is room for few),\n"
-     "smc (code counts as overwritten now and then)"},
+     "smc (code counts as overwritten now and then), rename\n"
+     "(blocks choose registers of their own)"},
     {"profile", 0, "FILE", set_profile,
      "at the end, write which blocks of guest code were\n"
      "translated and how often they ran; meanwhile beside it a\n"

@@ -125,6 +125,7 @@ void emit_insn(struct jit_emit *e, const struct jit_insn *i)
     for (; stub < e->stubs; stub++) {
         e->stub[stub].slot = (u8)(e->slot + 1);
         e->stub[stub].in_loop = e->loop;
+        e->stub[stub].renamed = e->host == e->renamed;
     }
     if (i->x87)
         e->x87_offset = i->offset;
@@ -137,8 +138,12 @@ static void emit_block(struct jit_emit *e)
     slot_forget(e);
     loop_plan(e);
     emit_entry(e);
+    rename_begin(e);
     loop_begin(e);
+    if (!e->pays)
+        emit_budget_before(e, NULL);
     for (; i < e->insn + e->count; i++) {
+        rename_for(e, i);
         if (i == e->pays)
             emit_budget_before(e, i);
         i->host = e->hot.len;

@@ -286,6 +286,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u64 key)
     e->stubs = e->exits = e->detours = 0;
     e->share.last = NULL;
     e->in_detour = false;
+    rename_none(e);
     e->x87_offset = -1;
     e->stack_checks = 0;
     return e;

@@ -68,7 +68,7 @@ struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offse
     struct jit_exit *x = &e->exit[e->exits++];
 
     assert(e->exits <= ARRAY_SIZE(e->exit));
-    *x = (struct jit_exit){.kind = (u8)kind, .flags = (u8)e->flags, .recipe = e->recipe, .offset = offset, .from = e->hot.code + jump,
+    *x = (struct jit_exit){.kind = (u8)kind, .flags = (u8)e->flags, .renamed = e->host == e->renamed, .recipe = e->recipe, .offset = offset, .from = e->hot.code + jump,
                            .exec = e->hot.exec + jump, .set = (u8)((e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT)};
     return x;
 }
@@ -158,7 +158,6 @@ void emit_entry(struct jit_emit *e)
     flags_save(e);
     e->b->entry_saved = asm_here(&e->hot);
     emit_count(e);
-    emit_budget(e, NULL);
     if (e->b->ext)
         emit_ext_check(e);
 }
@@ -233,6 +232,7 @@ static void emit_far(struct jit_emit *e, s64 offset)
 
 void emit_goto(struct jit_emit *e, s64 offset)
 {
+    rename_end(e);
     if (!in_page(e, offset)) {
         emit_far(e, offset);
         return;
@@ -291,7 +291,7 @@ static void access_done(struct jit_emit *e)
 /* Pushes the address behind the instruction. */
 static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
 {
-    int sp = jit_host_register[RSP], size = e->code_size == 8 ? 8 : 4;
+    int sp = e->host[RSP], size = e->code_size == 8 ? 8 : 4;
     struct x86_mem at = emit_based(e, i, sp, -size, (u32)size, true);
     int spare = emit_spare(e, &at);
 
@@ -321,7 +321,7 @@ static void emit_target(struct jit_emit *e, const struct jit_insn *i)
         return;
     }
     guest = register_offset(i->op[0].reg.value) / 8;
-    host = jit_host_register[guest];
+    host = e->host[guest];
     if (host == JIT_IN_MEMORY)
         asm_rm(&e->hot, X86_LOAD | address_width(e), T1, GPR_AT(guest));
     else
@@ -376,7 +376,7 @@ void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i)
 
 void emit_return(struct jit_emit *e, const struct jit_insn *i)
 {
-    int sp = jit_host_register[RSP], size = e->code_size == 8 ? 8 : 4;
+    int sp = e->host[RSP], size = e->code_size == 8 ? 8 : 4;
     s32 more = i->zi.raw.imm[0].size ? (s32)(i->op[0].imm.value.u & 0xffff) : 0;
     struct jit_exit *miss;
     struct x86_mem at;
@@ -404,7 +404,8 @@ static void emit_t2(struct x86_asm *a, u32 val)
 
 void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags, const struct jit_recipe *recipe)
 {
-    flags_store(a, flags, recipe);
+    flags_store(a, e, flags, recipe);
+    rename_restore(e, a);
     emit_t2(a, site);
     asm_jmp(a, jit_slow_thunk(e->j));
 }
@@ -429,6 +430,7 @@ static void cold_resume(struct jit_emit *e, struct jit_site *site, const struct 
     const u8 *hot = e->j->code->exec + site->resume;
 
     site->resume = jit_code_offset(e->j, asm_here(&e->cold));
+    rename_again(e, &e->cold);
     if (s->in_loop)
         loop_resume(e, &e->cold, 0); /* the next round asks for an allowance, and whether there is any */
     else if (s->slot)
@@ -449,6 +451,7 @@ static void cold_stub(struct jit_emit *e, struct jit_stub *s)
     s->cold = e->cold.len;
     if (!s->site)
         return;
+    e->host = s->renamed ? e->renamed : jit_host_register;
     if (s->jump)
         asm_link(s->in_cold ? &e->cold : &e->hot, s->jump, asm_here(&e->cold));
     if (s->victim)
@@ -460,7 +463,7 @@ static void cold_stub(struct jit_emit *e, struct jit_stub *s)
     if (s->in_loop)
         loop_give_back(e, &e->cold);
     emit_slow(&e->cold, e, s->site, s->flags, &s->recipe);
-    if ((s->slot || s->in_loop) && site->resume)
+    if ((s->slot || s->in_loop || s->renamed) && site->resume)
         cold_resume(e, site, s);
 }
 
@@ -490,7 +493,8 @@ static void cold_by_link(struct jit_emit *e, const struct jit_link *l, u32 flags
 
 static void cold_link(struct jit_emit *e, const struct jit_exit *x)
 {
-    struct jit_link l = {.block = jit_block_number(e->j, e->b), .rel32 = jit_code_offset(e->j, x->exec), .offset = (u16)x->offset,
+    const u8 *jump = x->renamed ? e->hot.exec + asm_jmp(&e->hot, NULL) : x->exec; /* the latter came straight here */
+    struct jit_link l = {.block = jit_block_number(e->j, e->b), .rel32 = jit_code_offset(e->j, jump), .offset = (u16)x->offset,
                          .set = x->set, .flags_saved = x->flags & FLAGS_RAX};
 
     cold_by_link(e, &l, x->flags);
@@ -516,9 +520,10 @@ static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
         flags = FLAGS_HOST;
     }
     if (!(flags & (FLAGS_HOST | FLAGS_RAX | FLAGS_MEMORY))) {
-        flags_store(&e->hot, flags, &e->recipe);
+        flags_store(&e->hot, e, flags, &e->recipe);
         flags = FLAGS_MEMORY;
     }
+    rename_end(e);
     if (x->again || e->counter == X86_NONE)
         l.refund = (u8)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)); /* what was not run is not paid for */
     cold_by_link(e, &l, flags);
@@ -527,7 +532,7 @@ static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
 /* A target that is not canonical is the jump's own fault, which the slow path raises, as if nothing had happened yet. */
 static void cold_not_canonical(struct jit_emit *e, const struct jit_exit *x)
 {
-    int sp = jit_host_register[RSP];
+    int sp = e->host[RSP];
     u32 canonical;
 
     asm_rr(&e->hot, X86_LOAD | X86_W, T2, T1);
@@ -571,6 +576,9 @@ static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
     link_here(e, x);
     e->flags = x->flags;
     e->recipe = x->recipe;
+    e->host = x->renamed ? e->renamed : jit_host_register;
+    if (x->kind != EXIT_BUDGET)
+        rename_end(e);
     switch (x->kind) {
     case EXIT_LINK: cold_link(e, x); break;
     case EXIT_FAR: e->segmented ? segment_far(e, x->insn, x->offset) : emit_far(e, x->offset); break;
@@ -597,6 +605,7 @@ void emit_cold(struct jit_emit *e)
     for (u32 n = 0; n < e->stubs; n++)
         cold_stub(e, &e->stub[n]);
     stack_emit_cold(e);
+    e->host = jit_host_register;
     emit_swap_regions(e); /* so that the emitters above can be used */
     if (e->b->crossing)
         cold_gate(e);

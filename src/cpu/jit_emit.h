@@ -74,6 +74,7 @@ struct jit_stub {
     bool write; /* … for writing */
     bool in_loop; /* behind the look-ups of a loop */
     bool in_cold; /* the jump is in the cold code */
+    bool renamed; /* host registers are the block's own */
     u32 cold;  /* as jit_exit.cold */
     u8 slot;   /* 1 + the register whose slot RAX has behind the instruction; 0: none */
 };
@@ -87,6 +88,7 @@ enum jit_exit_kind {
 struct jit_exit {
     u8 kind, flags;
     u8 set; /* the TLB set of the target's code */
+    bool renamed; /* host registers are the block's own */
     struct jit_recipe recipe;
     s64 offset; /* of the target, from the start of the page */
     const u8 *from; /* the displacement to link, in the writable view … */
@@ -119,15 +121,26 @@ struct jit_detour {
     u32 jump;  /* displacement in the hot code that goes there */
     const u8 *victim; /* as jit_stub.victim */
     bool write;
+    bool renamed; /* host registers are the block's own at first */
     u32 flags, flags_after; /* where they are then, and where it comes back */
     struct jit_recipe recipe;
     s32 x87;
     const u8 *resume;
     u32 cold;  /* as jit_exit.cold */
 };
+/* jit_rename.c: guest register `in` has the host register of guest register `out`, which is in memory meanwhile. */
+struct jit_rename {
+    s8 in, out;
+    bool written; /* `in` is, somewhere in the block */
+};
+#define JIT_RENAMES_MAX 4
 
 struct jit_emit {
     struct vcpu *c;
+    const s8 *host; /* where guest registers are now: jit_host_register, or … */
+    s8 renamed[GPR_COUNT]; /* … as this block has them within */
+    struct jit_rename rename[JIT_RENAMES_MAX];
+    int renames;
     struct jit *j;
     struct jit_block *b;
     struct x86_asm hot, cold;
@@ -177,14 +190,15 @@ void flags_save(struct jit_emit *e);          /* to RAX or memory, if they are o
 void flags_to_rax(struct jit_emit *e);        /* whatever else has them: what code found by the jump table expects */
 void flags_save_memory(struct jit_emit *e);   /* to memory */
 void flags_to_host(struct jit_emit *e);
-void flags_store(struct x86_asm *a, u32 from, const struct jit_recipe *recipe); /* emits what puts them into vcpu.cc */
+/* Emits what puts them into vcpu.cc. */
+void flags_store(struct x86_asm *a, const struct jit_emit *e, u32 from, const struct jit_recipe *recipe);
 void flags_clobber(struct jit_emit *e);       /* EFLAGS is about to change */
 void flags_free_rax(struct jit_emit *e);      /* RAX is about to change */
 void flags_written(struct jit_emit *e, const struct jit_insn *i); /* to EFLAGS, all of them, by `i` */
 /* `i` is about to be emitted: flags that could not be made again after it are saved, if anybody wants them. */
 void flags_before_writes(struct jit_emit *e, const struct jit_insn *i);
 void flags_after_writes(struct jit_emit *e, const struct jit_insn *i); /* `i` was emitted */
-void emit_recipe(struct x86_asm *a, const struct jit_recipe *r); /* to EFLAGS; uses T2 */
+void emit_recipe(struct x86_asm *a, const struct jit_emit *e, const struct jit_recipe *r); /* to EFLAGS; uses T2 */
 
 /* jit_memory.c */
 /* An effective address to `to`, all 64 bits (wide X86_W) or 32; to T1, truncated to the address size. Both may use T1 and T2. */
@@ -251,15 +265,27 @@ bool share_follows(const struct jit_emit *e, const struct jit_insn *i);
 /* jit.c: what becomes of one instruction */
 void emit_insn(struct jit_emit *e, const struct jit_insn *i);
 
+/* jit_rename.c: which guest registers are in the host's */
+void rename_none(struct jit_emit *e);    /* the standard ones, throughout the block */
+void rename_plan(struct jit_emit *e);    /* chooses, by what the instructions use */
+void rename_planned(struct jit_emit *e); /* that is the choice, and what becomes of instructions is settled */
+bool loop_of_one(const struct jit_emit *e); /* it may jump back to behind its entry */
+void rename_for(struct jit_emit *e, const struct jit_insn *i); /* `i` is about to be emitted; flags stay as they are */
+void rename_begin(struct jit_emit *e);   /* from the standard registers to the block's */
+void rename_end(struct jit_emit *e);
+/* Emits the way to the standard registers if e->host are the block's, and the way back from a slow path. */
+void rename_restore(const struct jit_emit *e, struct x86_asm *a);
+void rename_again(const struct jit_emit *e, struct x86_asm *a);
+
 /* jit_operand.c */
 void emit_same(struct jit_emit *e, const struct jit_insn *i);
 /* A register form again, for the flags; with `spare` for a register that has no host register. */
-void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare);
-bool borrows_rax(const struct jit_insn *i); /* the guest's RAX is moved to the host's for it */
+void emit_registers_again(struct x86_asm *a, const struct jit_emit *e, const struct jit_insn *i, int spare);
 bool uses_high_byte(const struct jit_insn *i); /* AH, CH, DH, BH: some are turned around while it runs, so it must not fault then */
-bool can_emit_same(const struct jit_insn *i, int code_size);
-int spares_of(const struct jit_insn *i); /* how many of T2 and T1, in that order, it may need beside its memory operand */
-bool lea_direct(const struct jit_insn *i); /* it needs no other registers than its own */
+bool borrows_rax(const struct jit_insn *i); /* the guest's RAX is moved to the host's for it */
+bool can_emit_same(const struct jit_emit *e, const struct jit_insn *i);
+int spares_of(const struct jit_emit *e, const struct jit_insn *i); /* how many of T2 and T1, in that order, it may need beside its memory operand */
+bool lea_direct(const struct jit_emit *e, const struct jit_insn *i); /* it needs no other registers than its own */
 void emit_lea(struct jit_emit *e, const struct jit_insn *i);
 void emit_push(struct jit_emit *e, const struct jit_insn *i);
 void emit_pop(struct jit_emit *e, const struct jit_insn *i);

@@ -10,13 +10,13 @@ void flags_emit_save(struct x86_asm *a)
     asm_code(a, 0x9f, 0x0f, 0x90, 0xc0); /* lahf; seto al */
 }
 
-void flags_store(struct x86_asm *a, u32 from, const struct jit_recipe *recipe)
+void flags_store(struct x86_asm *a, const struct jit_emit *e, u32 from, const struct jit_recipe *recipe)
 {
     if (from & FLAGS_MEMORY)
         return;
     if (!(from & FLAGS_RAX)) {
         if (!(from & FLAGS_HOST))
-            emit_recipe(a, recipe);
+            emit_recipe(a, e, recipe);
         flags_emit_save(a);
     }
     asm_rm(a, X86_STORE | X86_66, HOST_FLAGS, VCPU_AT(cc));
@@ -27,7 +27,7 @@ static void remake(struct jit_emit *e)
 {
     if (e->flags & (FLAGS_HOST | FLAGS_RAX | FLAGS_MEMORY) || !(e->flags & FLAGS_RECIPE))
         return;
-    emit_recipe(&e->hot, &e->recipe);
+    emit_recipe(&e->hot, e, &e->recipe);
     e->flags |= FLAGS_HOST;
 }
 
@@ -64,7 +64,7 @@ void flags_to_host(struct jit_emit *e)
     if (e->flags & FLAGS_HOST)
         return;
     if (e->flags & FLAGS_RECIPE) {
-        emit_recipe(&e->hot, &e->recipe);
+        emit_recipe(&e->hot, e, &e->recipe);
         e->flags |= FLAGS_HOST;
         return;
     }
@@ -89,39 +89,40 @@ void flags_free_rax(struct jit_emit *e)
 
 /* ---- recipes ---- */
 
-static bool host_has(int guest)
+/* Whether its value is in a host register throughout the block. */
+static bool host_has(const struct jit_emit *e, int guest)
 {
-    return jit_host_register[guest] != JIT_IN_MEMORY;
+    return e->renamed[guest] != JIT_IN_MEMORY && jit_host_register[guest] != JIT_IN_MEMORY;
 }
 
 /* A guest register's value to T2. */
-static void load_t2(struct x86_asm *a, int guest, u32 wide)
+static void load_t2(struct x86_asm *a, const s8 *host, int guest, u32 wide)
 {
-    if (host_has(guest))
-        asm_rr(a, X86_LOAD | wide, T2, jit_host_register[guest]);
+    if (host[guest] != JIT_IN_MEMORY)
+        asm_rr(a, X86_LOAD | wide, T2, host[guest]);
     else
         asm_rm(a, X86_LOAD | wide, T2, GPR_AT(guest));
 }
 
-static void op_t2(struct x86_asm *a, u32 op, const struct jit_recipe *r, u32 wide)
+static void op_t2(struct x86_asm *a, const s8 *host, u32 op, const struct jit_recipe *r, u32 wide)
 {
     if (!r->by_register)
         asm_ri(a, op | wide, T2, r->imm);
-    else if (host_has(r->b))
-        asm_rr(a, op | wide, T2, jit_host_register[r->b]);
+    else if (host[r->b] != JIT_IN_MEMORY)
+        asm_rr(a, op | wide, T2, host[r->b]);
     else
         asm_rm(a, op | wide, T2, GPR_AT(r->b));
 }
 
-void emit_recipe(struct x86_asm *a, const struct jit_recipe *r)
+void emit_recipe(struct x86_asm *a, const struct jit_emit *e, const struct jit_recipe *r)
 {
     u32 wide = r->wide ? X86_W : 0;
 
     if (r->kind == RECIPE_AGAIN) {
-        emit_registers_again(a, r->insn, T2);
+        emit_registers_again(a, e, r->insn, T2);
         return;
     }
-    load_t2(a, r->a, wide);
+    load_t2(a, e->host, r->a, wide);
     switch (r->kind) {
     case RECIPE_TEST: asm_rr(a, 0x85 | wide, T2, T2); break;
     case RECIPE_NEG:
@@ -129,8 +130,8 @@ void emit_recipe(struct x86_asm *a, const struct jit_recipe *r)
         asm_rr(a, 0xf7 | wide, 3, T2);
         break;
     default: /* undo, and do */
-        op_t2(a, r->kind == RECIPE_ADD ? X86_SUB : X86_ADD, r, wide);
-        op_t2(a, r->kind == RECIPE_ADD ? X86_ADD : X86_SUB, r, wide);
+        op_t2(a, e->host, r->kind == RECIPE_ADD ? X86_SUB : X86_ADD, r, wide);
+        op_t2(a, e->host, r->kind == RECIPE_ADD ? X86_ADD : X86_SUB, r, wide);
         break;
     }
 }
@@ -153,7 +154,7 @@ static enum jit_recipe_kind recipe_kind(ZydisMnemonic m)
 }
 
 /* What makes the flags of `i` again after it, or RECIPE_NONE. */
-static struct jit_recipe recipe_for(const struct jit_insn *i)
+static struct jit_recipe recipe_for(const struct jit_emit *e, const struct jit_insn *i)
 {
     struct jit_recipe r = {.kind = (u8)recipe_kind(i->zi.mnemonic), .insn = i, .wide = i->zi.operand_width == 64};
     int b;
@@ -166,7 +167,7 @@ static struct jit_recipe recipe_for(const struct jit_insn *i)
     r.by_register = b >= 0;
     r.imm = (s32)i->op[1].imm.value.s;
     r.registers = 1u << r.a | (r.kind != RECIPE_TEST && b >= 0 ? 1u << b : 0);
-    if (r.kind == RECIPE_AGAIN ? b >= 0 && b != r.a && !host_has(r.a) && !host_has(b)
+    if (r.kind == RECIPE_AGAIN ? b >= 0 && b != r.a && !host_has(e, r.a) && !host_has(e, b)
                                : i->zi.operand_width < 32 || (r.kind != RECIPE_TEST && b == r.a))
         r.kind = RECIPE_NONE;
     return r;
@@ -174,7 +175,7 @@ static struct jit_recipe recipe_for(const struct jit_insn *i)
 
 void flags_written(struct jit_emit *e, const struct jit_insn *i)
 {
-    e->recipe = recipe_for(i);
+    e->recipe = recipe_for(e, i);
     e->flags = e->recipe.kind == RECIPE_NONE ? FLAGS_HOST : FLAGS_HOST | FLAGS_RECIPE;
 }
 

@@ -21,9 +21,10 @@ static const int holders[LOOP_HOLDERS] = {X86_RAX, T1, T2};
 
 /* ---- operands ---- */
 
-static int host_of(ZydisRegister r)
+/* In the loop. */
+static int host_of(const struct jit_emit *e, ZydisRegister r)
 {
-    return r == ZYDIS_REGISTER_NONE ? X86_NONE : jit_host_register[register_offset(r) / 8];
+    return r == ZYDIS_REGISTER_NONE ? X86_NONE : e->renamed[register_offset(r) / 8];
 }
 
 /* The operand of `i` by host registers; false: it has not got its registers in the host's, or is of another kind. */
@@ -42,8 +43,8 @@ static bool operand_of(const struct jit_emit *e, const struct jit_insn *i, struc
     if (disp > DISP_MAX || disp < -DISP_MAX)
         return false;
     if (!h->page && !no_base)
-        h->at.base = host_of(mem->base);
-    h->at.index = host_of(mem->index);
+        h->at.base = host_of(e, mem->base);
+    h->at.index = host_of(e, mem->index);
     h->at.scale = mem->index == ZYDIS_REGISTER_NONE ? 0 : __builtin_ctz(mem->scale | 0x100);
     return (h->page || no_base || mem->base == ZYDIS_REGISTER_NONE || h->at.base != X86_NONE) &&
            (mem->index == ZYDIS_REGISTER_NONE || h->at.index != X86_NONE);
@@ -60,7 +61,7 @@ static s64 round_moves(const struct jit_emit *e, int host)
     s64 moved = 0;
 
     for (int guest = 0; host != X86_NONE && guest < 16; guest++)
-        for (int n = 0; jit_host_register[guest] == host && n < e->count; n++)
+        for (int n = 0; e->renamed[guest] == host && n < e->count; n++)
             if (e->insn[n].writes >> guest & 1)
                 moved += MAX(slot_moves(&e->insn[n], guest), 1);
     return moved;
@@ -84,7 +85,7 @@ static bool hold(struct jit_emit *e, const struct jit_insn *i)
 
     if (!operand_of(e, i, &h))
         return false;
-    if (h.at.base == jit_host_register[RSP] && h.at.index == X86_NONE)
+    if (h.at.base == e->renamed[RSP] && h.at.index == X86_NONE)
         return true; /* by GS */
     for (int n = 0; n < e->held_count; n++)
         if (same_registers(&h, &e->held[n]))
@@ -151,18 +152,18 @@ static bool is_gpr(ZydisRegister r)
 }
 
 /* Whether it leaves RAX alone, and T1 and T2 too if `all`. */
-static bool frugal(const struct jit_insn *i, bool all)
+static bool frugal(const struct jit_emit *e, const struct jit_insn *i, bool all)
 {
     if (i->kind == JIT_NOTHING)
         return true;
     if (i->kind == JIT_LEA)
-        return !all || lea_direct(i);
+        return !all || lea_direct(e, i);
     if (i->kind != JIT_SAME || borrows_rax(i) || i->x87 || uses_high_byte(i) || (i->mem ? !i->window : i->host_faults && !i->window))
         return false;
     for (int n = 0; n < i->zi.operand_count; n++) {
         const ZydisDecodedOperand *op = &i->op[n];
 
-        if (all && op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_gpr(op->reg.value) && host_of(op->reg.value) == JIT_IN_MEMORY)
+        if (all && op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_gpr(op->reg.value) && host_of(e, op->reg.value) == JIT_IN_MEMORY)
             return false;
     }
     return true;
@@ -171,7 +172,7 @@ static bool frugal(const struct jit_insn *i, bool all)
 static bool all_frugal(const struct jit_emit *e, bool all)
 {
     for (const struct jit_insn *i = e->insn; i < e->insn + e->count - 1; i++)
-        if (!frugal(i, all) || stack_moves_far(i))
+        if (!frugal(e, i, all) || stack_moves_far(i))
             return false;
     return true;
 }
@@ -186,18 +187,11 @@ static bool all_held(struct jit_emit *e)
 
 static bool is_loop(const struct jit_emit *e)
 {
-    const struct jit_insn *last = &e->insn[e->count - 1];
-
-    return e->pays && !e->segmented && !e->c->trial && !e->runs && last->kind == JIT_JCC && jit_target(last) == e->insn[0].offset;
+    return e->pays && loop_of_one(e);
 }
 
-void loop_plan(struct jit_emit *e)
+static void choose(struct jit_emit *e)
 {
-    e->loop = NULL;
-    e->held_count = 0;
-    e->counter = X86_NONE;
-    if (!is_loop(e))
-        return;
     if (all_frugal(e, true) && all_held(e)) {
         if (e->held_count < LOOP_HOLDERS)
             e->counter = holders[e->held_count];
@@ -208,12 +202,33 @@ void loop_plan(struct jit_emit *e)
         e->counter = X86_RAX;
 }
 
+void loop_plan(struct jit_emit *e)
+{
+    e->loop = NULL;
+    e->held_count = 0;
+    e->counter = X86_NONE;
+    if (!is_loop(e))
+        return;
+    e->host = e->renamed;
+    choose(e);
+    e->host = jit_host_register;
+}
+
 void loop_begin(struct jit_emit *e)
 {
-    if (!e->held_count && e->counter == X86_NONE)
+    u32 start;
+
+    if (!e->held_count && e->counter == X86_NONE && !(e->renames && loop_of_one(e)))
         return;
     loop_resume(e, &e->hot, LOOP_ALLOWANCE);
-    e->loop = asm_here(&e->hot);
+    if (e->pays) {
+        e->loop = asm_here(&e->hot);
+        return;
+    }
+    start = asm_jmp(&e->hot, NULL);
+    e->loop = asm_here(&e->hot); /* with the flags in EFLAGS; the entry leaves them in RAX */
+    flags_emit_save(&e->hot);
+    asm_link(&e->hot, start, asm_here(&e->hot));
 }
 
 void loop_resume(const struct jit_emit *e, struct x86_asm *a, u32 allowance)

@@ -16,7 +16,7 @@ static int guest_register(ZydisRegister r)
 /* The host register that holds a guest register, loaded into `spare` if it has none. */
 static int host_register(struct jit_emit *e, ZydisRegister r, int spare)
 {
-    int n = guest_register(r), host = jit_host_register[n];
+    int n = guest_register(r), host = e->host[n];
 
     if (host != JIT_IN_MEMORY)
         return host;
@@ -107,7 +107,7 @@ bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const
         mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS || i->zi.raw.prefix_count > 2)
         return false;
     return mem->base != ZYDIS_REGISTER_NONE && mem->base != ZYDIS_REGISTER_RIP &&
-           jit_host_register[guest_register(mem->base)] != JIT_IN_MEMORY;
+           e->host[guest_register(mem->base)] != JIT_IN_MEMORY;
 }
 
 static bool rip_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
@@ -141,13 +141,13 @@ struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const Z
         return at;
     }
     if (i->window && window_base_alone(e, i, mem))
-        return window_at(e, i, jit_host_register[guest_register(mem->base)], (s32)mem->disp.value);
+        return window_at(e, i, e->host[guest_register(mem->base)], (s32)mem->disp.value);
     if (i->window && rip_alone(e, i, mem)) {
         asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(page_base));
         return window_at(e, i, T1, (s32)mem->disp.value + i->offset + i->zi.length);
     }
     if (share_has(e, i))
-        return share_at(e, i, jit_host_register[guest_register(mem->base)]);
+        return share_at(e, i, e->host[guest_register(mem->base)]);
     emit_linear(e, i, mem);
     return emit_checked(e, i, size, write);
 }

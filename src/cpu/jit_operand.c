@@ -66,7 +66,7 @@ static bool uses_rax(const struct jit_insn *i, ZydisOperandActions actions)
     return false;
 }
 
-static bool operand_emits(const struct jit_insn *i, const ZydisDecodedOperand *op)
+static bool operand_emits(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperand *op)
 {
     switch (op->type) {
     case ZYDIS_OPERAND_TYPE_MEMORY: return op == i->mem && op->mem.type == ZYDIS_MEMOP_TYPE_MEM && op->size;
@@ -79,7 +79,7 @@ static bool operand_emits(const struct jit_insn *i, const ZydisDecodedOperand *o
         /* implicit registers must be where the instruction expects them; RAX is moved there */
         return (!high_byte(op->reg.value) || op->encoding != ZYDIS_OPERAND_ENCODING_NONE) &&
                (op->encoding != ZYDIS_OPERAND_ENCODING_NONE || guest_number(op) == RAX ||
-                jit_host_register[guest_number(op)] == guest_number(op));
+                e->host[guest_number(op)] == guest_number(op));
     case ZYDIS_REGCLASS_X87: case ZYDIS_REGCLASS_MMX: case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM:
     case ZYDIS_REGCLASS_ZMM: case ZYDIS_REGCLASS_MASK: case ZYDIS_REGCLASS_FLAGS: return true;
     default:
@@ -159,33 +159,34 @@ static struct places places_of(const struct jit_insn *i)
                            .memory = i->mem != NULL};
 }
 
-static bool in_memory(int guest)
+static bool in_memory(const struct jit_emit *e, int guest)
 {
-    return guest >= 0 && jit_host_register[guest] == JIT_IN_MEMORY;
+    return guest >= 0 && e->host[guest] == JIT_IN_MEMORY;
 }
 
-int spares_of(const struct jit_insn *i)
+int spares_of(const struct jit_emit *e, const struct jit_insn *i)
 {
     struct places p = places_of(i);
 
-    return in_memory(p.reg) + in_memory(p.rm) + in_memory(p.vvvv);
+    return in_memory(e, p.reg) + in_memory(e, p.rm) + in_memory(e, p.vvvv);
 }
 
-bool can_emit_same(const struct jit_insn *i, int code_size)
+bool can_emit_same(const struct jit_emit *e, const struct jit_insn *i)
 {
     struct places p = places_of(i);
-    int spares = (i->mem ? 0 : 1) + 1; /* T1 is free without a memory operand, T2 always */
+    /* T1 is free without a memory operand, T2 always; and both for what is written when the operand was read */
+    int spares = i->mem && i->zi.mnemonic != ZYDIS_MNEMONIC_MULX ? 1 : 2;
 
-    if (code_size != 8 && i->zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
+    if (e->code_size != 8 && i->zi.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
         return false;
     if (i->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP || i->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW)
         return false;
     if (i->zi.raw.prefix_count > 4) /* with ours the instruction might get longer than any may be */
         return false;
     for (int n = 0; n < i->zi.operand_count; n++)
-        if (!operand_emits(i, &i->op[n]))
+        if (!operand_emits(e, i, &i->op[n]))
             return false;
-    if (spares_of(i) > spares || !high_bytes_emit(i))
+    if (spares_of(e, i) > spares || !high_bytes_emit(i))
         return false;
     /* two copies of RAX, both written */
     return !(uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE) && p.rm == RAX && i->zi.mnemonic == ZYDIS_MNEMONIC_CMPXCHG);
@@ -327,14 +328,14 @@ static void encode(struct x86_asm *a, const struct jit_insn *i, struct places p)
 /* ---- the same instruction ---- */
 
 /* ADD AL/EAX, imm and the like: the accumulator's short forms, in the form for any register. */
-static void emit_accumulator(struct x86_asm *a, const struct jit_insn *i)
+static void emit_accumulator(struct x86_asm *a, const struct jit_emit *e, const struct jit_insn *i)
 {
     u8 opcode = i->zi.opcode;
     bool test = opcode >= 0xa8;
     u32 op = test ? (opcode & 1 ? 0xf7 : 0xf6) : opcode & 1 ? 0x81 : 0x80;
 
     op |= i->zi.operand_width == 64 ? X86_W : i->zi.operand_width == 16 ? X86_66 : 0;
-    asm_rr(a, op, test ? 0 : opcode >> 3, jit_host_register[RAX]);
+    asm_rr(a, op, test ? 0 : opcode >> 3, e->host[RAX]);
     asm_bytes(a, i->bytes + i->zi.raw.imm[0].offset, i->zi.raw.imm[0].size / 8);
 }
 
@@ -365,7 +366,7 @@ static void place(struct jit_emit *e, bool read, int *where, int *spare)
 
     if (guest < 0)
         return;
-    *where = jit_host_register[guest];
+    *where = e->host[guest];
     if (*where != JIT_IN_MEMORY)
         return;
     if (read)
@@ -376,9 +377,9 @@ static void place(struct jit_emit *e, bool read, int *where, int *spare)
 
 /* Whether the register that ModRM.rm names may be a memory operand, where it is kept, instead: the memory form does the same. Not
  * where it writes 32 bits, which clears the upper ones of a register, takes a bit from further away, locks, or leaves another OF. */
-static bool rm_as_memory(const struct jit_insn *i, const ZydisDecodedOperand *rm)
+static bool rm_as_memory(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperand *rm)
 {
-    if (!rm || !in_memory(guest_number(rm)) || i->vector || i->mem || (is_written(rm) && rm->size == 32))
+    if (!rm || !in_memory(e, guest_number(rm)) || i->vector || i->mem || (is_written(rm) && rm->size == 32))
         return false;
     switch (i->zi.mnemonic) {
     case ZYDIS_MNEMONIC_XCHG: case ZYDIS_MNEMONIC_XADD: case ZYDIS_MNEMONIC_CMPXCHG: return false;
@@ -392,9 +393,9 @@ static void place_all(struct jit_emit *e, const struct jit_insn *i, struct place
 {
     const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
     const ZydisDecodedOperand *vvvv = gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD);
-    bool one = p->reg >= 0 && p->reg == p->rm && in_memory(p->reg);
+    bool one = p->reg >= 0 && p->reg == p->rm && in_memory(e, p->reg);
 
-    if (!one && rm_as_memory(i, rm)) {
+    if (!one && rm_as_memory(e, i, rm)) {
         p->memory = true;
         p->at = GPR_AT(p->rm);
         p->rm = NO_GPR;
@@ -409,17 +410,17 @@ static void place_all(struct jit_emit *e, const struct jit_insn *i, struct place
 
 static void place_back(struct jit_emit *e, const ZydisDecodedOperand *op, int host)
 {
-    if (op && in_memory(guest_number(op)) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+    if (op && in_memory(e, guest_number(op)) && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
         asm_rm(&e->hot, X86_STORE | X86_W, host, GPR_AT(guest_number(op)));
 }
 
-void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare)
+void emit_registers_again(struct x86_asm *a, const struct jit_emit *e, const struct jit_insn *i, int spare)
 {
     struct places p = places_of(i);
     int *all[] = {&p.reg, &p.rm};
 
     if (accumulator_form(i)) {
-        emit_accumulator(a, i);
+        emit_accumulator(a, e, i);
         return;
     }
     for (size_t n = 0; n < ARRAY_SIZE(all); n++) {
@@ -428,10 +429,10 @@ void emit_registers_again(struct x86_asm *a, const struct jit_insn *i, int spare
 
         if (guest < 0)
             continue;
-        *all[n] = in_memory(guest) || is_high(op) ? spare : jit_host_register[guest];
+        *all[n] = in_memory(e, guest) || is_high(op) ? spare : e->host[guest];
         if (is_high(op))
-            asm_rorx(a, spare, jit_host_register[guest], 8, true);
-        if (in_memory(guest))
+            asm_rorx(a, spare, e->host[guest], 8, true);
+        if (in_memory(e, guest))
             asm_rm(a, X86_LOAD | X86_W, spare, GPR_AT(guest));
     }
     encode(a, i, p);
@@ -447,12 +448,12 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
 
     if (i->mem) {
         p.at = e->at;
-        if (in_memory(p.reg) || in_memory(p.vvvv))
+        if ((in_memory(e, p.reg) || in_memory(e, p.vvvv)) && i->zi.mnemonic != ZYDIS_MNEMONIC_MULX)
             spare = emit_spare(e, &p.at);
     }
     place_all(e, i, &p, spare);
     if (rax)
-        asm_rr(&e->hot, X86_LOAD | X86_W, X86_RAX, jit_host_register[RAX]);
+        asm_rr(&e->hot, X86_LOAD | X86_W, X86_RAX, e->host[RAX]);
     high_copy(&e->hot, reg, rm, &p.reg);
     high_copy(&e->hot, rm, reg, &p.rm);
     high_turn(&e->hot, reg, p.reg, 8);
@@ -461,7 +462,7 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
     high_turn(&e->hot, reg, p.reg, 56);
     high_turn(&e->hot, rm, p.rm, 56);
     if (rax && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE))
-        asm_rr(&e->hot, X86_LOAD | X86_W, jit_host_register[RAX], X86_RAX);
+        asm_rr(&e->hot, X86_LOAD | X86_W, e->host[RAX], X86_RAX);
     /* where both are one register: MULX leaves the high half in it, which ModRM.reg names */
     place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD), p.vvvv);
     place_back(e, reg, p.reg);
@@ -506,7 +507,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
     if (!accumulator_form(i))
         emit_moved(e, i);
     else
-        emit_accumulator(&e->hot, i);
+        emit_accumulator(&e->hot, e, i);
     if (i->writes_flags)
         flags_written(e, i);
     else if (shuttle)
@@ -527,8 +528,8 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
 /* A guest register's value in some host register: its own, or `spare`. */
 static int read_register(struct jit_emit *e, int guest, int spare)
 {
-    if (!in_memory(guest))
-        return jit_host_register[guest];
+    if (!in_memory(e, guest))
+        return e->host[guest];
     asm_rm(&e->hot, X86_LOAD | X86_W, spare, GPR_AT(guest));
     return spare;
 }
@@ -540,14 +541,14 @@ static void site_done(struct jit_emit *e)
     jit_site_done(e, s);
 }
 
-bool lea_direct(const struct jit_insn *i)
+bool lea_direct(const struct jit_emit *e, const struct jit_insn *i)
 {
     const ZydisDecodedOperandMem *mem = &i->op[1].mem;
     bool no_base = i->zi.raw.sib.offset && i->zi.raw.modrm.mod == 0 && i->zi.raw.sib.base == 5;
 
     return i->zi.operand_width != 16 && i->zi.address_width == 64 && !no_base && mem->base != ZYDIS_REGISTER_NONE &&
-           mem->base != ZYDIS_REGISTER_RIP && !in_memory(guest_number(&i->op[0])) && !in_memory(register_offset(mem->base) / 8) &&
-           (mem->index == ZYDIS_REGISTER_NONE || !in_memory(register_offset(mem->index) / 8));
+           mem->base != ZYDIS_REGISTER_RIP && !in_memory(e, guest_number(&i->op[0])) && !in_memory(e, register_offset(mem->base) / 8) &&
+           (mem->index == ZYDIS_REGISTER_NONE || !in_memory(e, register_offset(mem->index) / 8));
 }
 
 void emit_lea(struct jit_emit *e, const struct jit_insn *i)
@@ -557,13 +558,13 @@ void emit_lea(struct jit_emit *e, const struct jit_insn *i)
     ZydisDecodedOperandMem mem = i->op[1].mem;
 
     mem.segment = ZYDIS_REGISTER_DS; /* an offset in it */
-    if (!in_memory(guest) && wide != X86_66 && i->zi.address_width != 16) {
-        emit_effective_to(e, i, &mem, jit_host_register[guest], i->zi.address_width == 64 ? wide : 0);
+    if (!in_memory(e, guest) && wide != X86_66 && i->zi.address_width != 16) {
+        emit_effective_to(e, i, &mem, e->host[guest], i->zi.address_width == 64 ? wide : 0);
         return;
     }
     emit_effective(e, i, &mem);
-    if (!in_memory(guest)) {
-        asm_rr(&e->hot, X86_LOAD | wide, jit_host_register[guest], T1);
+    if (!in_memory(e, guest)) {
+        asm_rr(&e->hot, X86_LOAD | wide, e->host[guest], T1);
     } else if (wide == X86_66) {
         asm_rm(&e->hot, X86_STORE | X86_66, T1, GPR_AT(guest));
     } else {
@@ -581,7 +582,7 @@ static u32 stack_size(const struct jit_emit *e)
 /* SP += by, without touching flags. */
 static void stack_move(struct jit_emit *e, s32 by)
 {
-    int sp = jit_host_register[RSP];
+    int sp = e->host[RSP];
 
     asm_rm(&e->hot, X86_LEA | (e->code_size == 8 ? X86_W : 0), sp, X86_AT(sp, by));
 }
@@ -596,7 +597,7 @@ void emit_push_scratch(struct jit_emit *e, const struct jit_insn *i)
         segment_push_scratch(e, i);
         return;
     }
-    at = emit_based(e, i, jit_host_register[RSP], -(s32)size, size, true);
+    at = emit_based(e, i, e->host[RSP], -(s32)size, size, true);
     spare = emit_spare(e, &at);
     asm_rm(&e->hot, X86_LOAD | wide, spare, VCPU_AT(scratch));
     asm_rm(&e->hot, X86_STORE | wide, spare, at);
@@ -625,7 +626,7 @@ void emit_push(struct jit_emit *e, const struct jit_insn *i)
         emit_push_memory(e, i);
         return;
     }
-    at = emit_based(e, i, jit_host_register[RSP], -(s32)size, size, true);
+    at = emit_based(e, i, e->host[RSP], -(s32)size, size, true);
     spare = emit_spare(e, &at);
     if (i->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
         asm_rm(&e->hot, 0xc7 | wide, 0, at);
@@ -641,13 +642,13 @@ void emit_pop(struct jit_emit *e, const struct jit_insn *i)
 {
     u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
     int guest = guest_number(&i->op[0]);
-    struct x86_mem at = emit_based(e, i, jit_host_register[RSP], 0, size, false);
+    struct x86_mem at = emit_based(e, i, e->host[RSP], 0, size, false);
 
-    if (in_memory(guest)) {
+    if (in_memory(e, guest)) {
         asm_rm(&e->hot, X86_LOAD | wide, T2, at);
         asm_rm(&e->hot, X86_STORE | X86_W, T2, GPR_AT(guest));
     } else {
-        asm_rm(&e->hot, X86_LOAD | wide, jit_host_register[guest], at);
+        asm_rm(&e->hot, X86_LOAD | wide, e->host[guest], at);
     }
     if (guest != RSP)
         stack_move(e, (s32)size);
@@ -657,11 +658,11 @@ void emit_pop(struct jit_emit *e, const struct jit_insn *i)
 void emit_leave(struct jit_emit *e, const struct jit_insn *i)
 {
     u32 size = stack_size(e), wide = size == 8 ? X86_W : 0;
-    int bp = jit_host_register[RBP];
+    int bp = e->host[RBP];
     struct x86_mem at = emit_based(e, i, bp, 0, size, false);
 
     asm_rm(&e->hot, X86_LOAD | wide, T1, at);
-    asm_rm(&e->hot, X86_LEA | wide, jit_host_register[RSP], X86_AT(bp, (s32)size));
+    asm_rm(&e->hot, X86_LEA | wide, e->host[RSP], X86_AT(bp, (s32)size));
     asm_rr(&e->hot, X86_LOAD | wide, bp, T1);
     if (i->window && size == 8)
         stack_moved(e, i, at.index); /* to the slot of RBP, or to the guards */
@@ -675,7 +676,7 @@ void emit_moffs(struct jit_emit *e, const struct jit_insn *i)
     const ZydisDecodedOperand *mem = &i->op[store ? 0 : 1];
     u32 size = mem->size / 8, op = store ? X86_STORE : X86_LOAD;
     u64 address = i->zi.address_width == 64 ? mem->mem.disp.value : (u32)mem->mem.disp.value;
-    int rax = jit_host_register[RAX];
+    int rax = e->host[RAX];
 
     asm_mov_imm64(&e->hot, T1, address);
     if (mem->mem.segment == ZYDIS_REGISTER_FS || mem->mem.segment == ZYDIS_REGISTER_GS)

@@ -146,7 +146,7 @@ static enum jit_kind general_kind(struct jit_emit *e, struct jit_insn *i)
         i->host_faults = true;
     if (bit_anywhere(i))
         return i->zi.operand_width >= 32 && i->zi.address_width == e->code_size * 8 && !e->segmented ? JIT_BIT_MEMORY : JIT_INTERPRET;
-    return general_same(i) && can_emit_same(i, e->code_size) ? JIT_SAME : JIT_INTERPRET;
+    return general_same(i) && can_emit_same(e, i) ? JIT_SAME : JIT_INTERPRET;
 }
 
 /* Segments that a memory operand may use without a check of its own: all flat ones, by the block's key. */
@@ -195,7 +195,7 @@ static enum jit_kind kind_of(struct jit_emit *e, struct jit_insn *i)
         kind = JIT_INTERPRET;
     else if (choose_general(i->zi.mnemonic) && !(choose_general(i->zi.mnemonic) == choose_string))
         kind = general_kind(e, i);
-    else if (vector_insn(&src) && vector_same(e, i, &src) && can_emit_same(i, e->code_size))
+    else if (vector_insn(&src) && vector_same(e, i, &src) && can_emit_same(e, i))
         kind = JIT_SAME;
     if (kind == JIT_INTERPRET)
         kind = e->segmented ? segment_system_kind(e, i) : system_kind(e, i);
@@ -269,6 +269,16 @@ static const ZydisDecodedOperand *modrm_memory(const struct jit_insn *i)
     return NULL;
 }
 
+/* What becomes of an instruction, and what that needs. */
+static void settle(struct jit_emit *e, struct jit_insn *i)
+{
+    i->reads_flags = i->writes_flags = i->kills_flags = i->host_faults = i->vector = i->x87 = false;
+    i->kind = i->legal ? (u8)kind_of(e, i) : JIT_LEAVE_BLOCK;
+    flags_of(i);
+    i->may_leave = may_leave(i);
+    i->writes = written_registers(i);
+}
+
 /* One instruction, its offset known; false: it needs bytes of the next page. An illegal one is the interpreter's. */
 static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, int avail)
 {
@@ -277,20 +287,15 @@ static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, i
     i->bytes = bytes;
     i->mem = NULL;
     i->code16 = e->code_size == 2;
-    i->reads_flags = i->writes_flags = i->kills_flags = i->host_faults = i->vector = i->x87 = i->shared = false;
+    i->shared = false;
     if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
         return false;
     i->legal = ZYAN_SUCCESS(status);
-    if (!i->legal) {
-        i->zi.length = 1;
-        i->kind = JIT_LEAVE_BLOCK;
-    } else {
+    if (i->legal)
         i->mem = modrm_memory(i);
-        i->kind = (u8)kind_of(e, i);
-    }
-    flags_of(i);
-    i->may_leave = may_leave(i);
-    i->writes = written_registers(i);
+    else
+        i->zi.length = 1;
+    settle(e, i);
     return true;
 }
 
@@ -344,10 +349,40 @@ static const struct jit_insn *payer(const struct jit_emit *e)
     return NULL;
 }
 
+/* Again, now that other registers are in the host's. False: something became worse. */
+static bool settle_renamed(struct jit_emit *e)
+{
+    bool good = true;
+
+    e->host = e->renamed;
+    for (struct jit_insn *i = e->insn; i < e->insn + e->count && good; i++) {
+        u8 before = i->kind;
+
+        if (ends_block(i))
+            continue;
+        settle(e, i);
+        good = i->kind == before || (before == JIT_INTERPRET && !ends_block(i));
+    }
+    e->host = jit_host_register;
+    return good;
+}
+
+static void rename_registers(struct jit_emit *e)
+{
+    rename_plan(e);
+    if (e->renames && !settle_renamed(e)) {
+        rename_none(e);
+        settle_renamed(e);
+    }
+    rename_planned(e);
+}
+
 static int scan_done(struct jit_emit *e, u64 bytes)
 {
     e->b->insns = (u16)e->count;
     e->b->bytes = (u16)bytes;
+    if (e->count)
+        rename_registers(e);
     for (int n = 0; n < e->count; n++)
         e->insn[n].window = window_wanted(e, &e->insn[n]);
     if (!e->count)

@@ -56,7 +56,7 @@ static bool access_of(const struct jit_emit *e, const struct jit_insn *i, struct
     case JIT_SAME: break;
     default: return false;
     }
-    if (!i->mem || i->host_faults || !window_base_alone(e, i, &i->mem->mem))
+    if (!i->mem || i->host_faults || spares_of(e, i) > 1 || !window_base_alone(e, i, &i->mem->mem))
         return false;
     *ret = (struct access){.guest = guest_of(i->mem->mem.base), .disp = (s32)i->mem->mem.disp.value, .size = i->mem->size / 8,
                            .write = i->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE};
@@ -64,12 +64,12 @@ static bool access_of(const struct jit_emit *e, const struct jit_insn *i, struct
 }
 
 /* Whether it leaves T1 alone, without an access. */
-static bool quiet(const struct jit_insn *i)
+static bool quiet(const struct jit_emit *e, const struct jit_insn *i)
 {
     switch (i->kind) {
     case JIT_NOTHING: return true;
-    case JIT_LEA: return lea_direct(i);
-    case JIT_SAME: return !i->mem && !i->host_faults && spares_of(i) < 2;
+    case JIT_LEA: return lea_direct(e, i);
+    case JIT_SAME: return !i->mem && !i->host_faults && spares_of(e, i) < 2;
     default: return false;
     }
 }
@@ -166,7 +166,7 @@ static struct jit_share plan(struct jit_emit *e, struct jit_insn *i)
     for (; i < e->insn + e->count; i++) {
         bool access = access_of(e, i, &a);
 
-        if (access ? !(b.known >> a.guest & 1) || !widen(&s, &a, b.at[a.guest] + a.disp) : !quiet(i))
+        if (access ? !(b.known >> a.guest & 1) || !widen(&s, &a, b.at[a.guest] + a.disp) : !quiet(e, i))
             break;
         i->place = (s32)(access ? b.at[a.guest] + a.disp : 0);
         i->shared = access;
@@ -209,7 +209,7 @@ struct x86_mem share_at(struct jit_emit *e, const struct jit_insn *i, int base)
         struct jit_detour *d = &e->detour[e->detours++];
 
         *d = (struct jit_detour){.first = i, .last = s->last, .flags = e->flags & ~(u32)FLAGS_HOST, .recipe = e->recipe,
-                                 .x87 = e->x87_offset, .write = s->write};
+                                 .x87 = e->x87_offset, .write = s->write, .renamed = e->host == e->renamed};
         asm_rm(&e->hot, X86_LEA | X86_W, T1, X86_AT(base, (s32)s->low));
         d->jump = emit_tlb(e, size, s->write);
         d->victim = size <= JIT_VICTIM_SIZE ? asm_here(&e->hot) : NULL;
@@ -248,6 +248,7 @@ static void flags_join(struct jit_emit *e, u32 want)
 static void detour_body(struct jit_emit *e, const struct jit_detour *d)
 {
     for (const struct jit_insn *i = d->first; i <= d->last; i++) {
+        rename_for(e, i);
         if (i == e->pays && i != d->first)
             emit_budget_before(e, i);
         emit_insn(e, i);
@@ -274,6 +275,7 @@ static void detour(struct jit_emit *e, struct jit_detour *d)
     asm_link(&e->cold, d->jump, asm_here(&e->hot));
     if (d->victim)
         emit_victim(e, &e->hot, d->write, d->victim);
+    e->host = d->renamed ? e->renamed : jit_host_register;
     e->flags = d->flags;
     e->recipe = d->recipe;
     e->x87_offset = d->x87;

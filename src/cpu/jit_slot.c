@@ -38,7 +38,7 @@ static bool rax_free(struct jit_emit *e)
 static int base_of(const struct jit_emit *e, const struct jit_insn *i)
 {
     return i->window && i->mem && window_base_alone(e, i, &i->mem->mem) ?
-               jit_host_register[register_offset(i->mem->mem.base) / 8] : X86_NONE;
+               e->host[register_offset(i->mem->mem.base) / 8] : X86_NONE;
 }
 
 static s64 constant(const struct jit_insn *i, int operand)
@@ -63,10 +63,10 @@ s64 slot_moves(const struct jit_insn *i, int guest)
     }
 }
 
-static int guest_of(int host)
+static int guest_of(const struct jit_emit *e, int host)
 {
     for (int n = 0; n < 16; n++)
-        if (jit_host_register[n] == host)
+        if (e->host[n] == host)
             return n;
     return RZERO;
 }
@@ -74,7 +74,7 @@ static int guest_of(int host)
 /* How many of the following operands have that base, before it becomes another. */
 static int uses_ahead(const struct jit_emit *e, const struct jit_insn *i, int reg)
 {
-    int guest = guest_of(reg), uses = 0;
+    int guest = guest_of(e, reg), uses = 0;
 
     for (; i < e->insn + e->count; i++) {
         if (i > e->under_way && base_of(e, i) == reg)
@@ -91,7 +91,7 @@ bool slot_wants_rax(struct jit_emit *e)
         int reg = base_of(e, i);
 
         e->under_way = i;
-        if (reg != X86_NONE && reg != jit_host_register[RSP] && uses_ahead(e, i, reg))
+        if (reg != X86_NONE && reg != e->host[RSP] && uses_ahead(e, i, reg))
             return true;
     }
     return false;
@@ -126,7 +126,7 @@ static bool keeps(const struct jit_insn *i)
 
 void slot_after(struct jit_emit *e, const struct jit_insn *i)
 {
-    int guest = guest_of(e->slot);
+    int guest = guest_of(e, e->slot);
 
     if (e->slot == X86_NONE)
         return;

@@ -45,6 +45,7 @@ enum vcpu_stress {
     STRESS_FLUSH = 2, /* all translations are forgotten every few blocks */
     STRESS_EVICT = 4, /* there is room for a few blocks only */
     STRESS_SMC = 8,   /* code lines count as overwritten every few blocks */
+    STRESS_RENAME = 16, /* all blocks choose which guest registers are in the host's */
 };
 
 struct vcpu_group_config {

@@ -7,7 +7,7 @@
 #include <string.h>
 
 const char *const vm_engine_names[] = {"auto", "interp", "jit", "kvm", "lockstep", NULL};
-const char *const vm_stress_names[] = {"hot", "flush", "evict", "smc", NULL};
+const char *const vm_stress_names[] = {"hot", "flush", "evict", "smc", "rename", NULL};
 const char *const vm_windows_names[] = {"auto", "off", "always", NULL};
 const char *const vm_disk_format_names[] = {"auto", "raw", "qcow2", NULL};
 const char *const vm_console_kind_names[] = {"none", "stdio", "file", NULL};

@@ -97,7 +97,8 @@ static void pc_config_fill(struct pc_config *pc, const struct vm_config *c, cons
     };
 
     static const u32 stresses[] = {
-        [VM_STRESS_HOT] = STRESS_HOT, [VM_STRESS_FLUSH] = STRESS_FLUSH, [VM_STRESS_EVICT] = STRESS_EVICT, [VM_STRESS_SMC] = STRESS_SMC};
+        [VM_STRESS_HOT] = STRESS_HOT, [VM_STRESS_FLUSH] = STRESS_FLUSH, [VM_STRESS_EVICT] = STRESS_EVICT, [VM_STRESS_SMC] = STRESS_SMC,
+        [VM_STRESS_RENAME] = STRESS_RENAME};
 
     *pc = (struct pc_config){
         .machine = {.ram_size = c->memory,

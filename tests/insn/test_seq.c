@@ -7,7 +7,7 @@
  *   --seed S        of the random numbers; the time if not given
  *   --smc           sequences that change their own code
  *   --faults        each memory operand of each sequence in turn is made to fault, in several ways
- *   --stress LIST   the translator under stress: flush, evict, smc (with commas), as --stress of skerry run
+ *   --stress LIST   the translator under stress: flush, evict, smc, rename (with commas), as --stress of skerry run
  *   --windows       the translator reaches all user memory through windows, if there is room for them
  *   --case N        just sequence N of the seed, which is shown
  *   --fixed FILE    the sequences of a file instead of random ones
@@ -195,7 +195,8 @@ static int run_fixed(struct err *e)
 
 static bool stress_parse(const char *list, u32 *ret)
 {
-    static const struct { const char *name; u32 bit; } kinds[] = {{"flush", STRESS_FLUSH}, {"evict", STRESS_EVICT}, {"smc", STRESS_SMC}};
+    static const struct { const char *name; u32 bit; } kinds[] = {{"flush", STRESS_FLUSH}, {"evict", STRESS_EVICT}, {"smc", STRESS_SMC},
+                                                             {"rename", STRESS_RENAME}};
 
     for (const char *p = list; p && *p; p += strcspn(p, ","), p += *p == ',') {
         size_t n = 0;
