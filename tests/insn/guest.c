@@ -19,9 +19,9 @@
 /* Physical addresses of what is in guest RAM. */
 #define GPA_SYSTEM 0x10000 /* shown at SYSTEM_VA */
 #define GPA_TABLES 0x20000
-#define GPA_CODE 0x30000
-#define GPA_DATA 0x40000
-#define RAM_SIZE MIB(1)
+#define GPA_CODE REAL_CODE_AT
+#define GPA_DATA REAL_DATA_AT
+#define RAM_SIZE KIB(384)
 
 /* System pages: descriptor tables, TSS and the stack of ring 0. */
 #define SYSTEM_VA 0xfff00000ull
@@ -46,6 +46,7 @@ struct insn_guest {
     struct vcpu_group *group;
     struct vcpu *vcpu;
     u8 *system, *code, *data;
+    u8 *untouched; /* all of RAM as it was at first; real mode's, where nothing is protected */
 };
 
 /* ---- a bus with nothing on it ---- */
@@ -78,7 +79,7 @@ static void bus_shutdown(void *ctx)
 /* ---- page tables: PML4 and PDPT, page directories for the first and the fourth GiB, one page table for each area ---- */
 
 #define TABLE(n) (GPA_TABLES + (n)*0x1000u)
-enum { T_PML4, T_PDPT, T_PD0, T_PD3, T_DATA, T_CODE, T_SYSTEM };
+enum { T_PML4, T_PDPT, T_PD0, T_PD3, T_DATA, T_CODE, T_SYSTEM, T_LOW };
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_AD = 0x60 };
 #define PTE_NX (1ull << 63)
 
@@ -105,6 +106,10 @@ static void tables_setup(struct insn_guest *g)
     map_area(g, T_DATA, DATA_VA + DATA_WRITABLE, GPA_DATA + DATA_WRITABLE, DATA_SIZE - DATA_WRITABLE, PTE_U | PTE_NX);
     map_area(g, T_CODE, CODE_VA, GPA_CODE, CODE_SIZE, PTE_U | (g->config.code_writable ? PTE_W : 0));
     map_area(g, T_SYSTEM, SYSTEM_VA, GPA_SYSTEM, SYSTEM_SIZE, PTE_W);
+    if (g->config.mode == GUEST_V86) {
+        map_area(g, T_LOW, GPA_CODE, GPA_CODE, CODE_SIZE, PTE_U | PTE_W);
+        map_area(g, T_LOW, GPA_DATA, GPA_DATA, DATA_WRITABLE, PTE_U | PTE_W);
+    }
 }
 
 /* ---- descriptor tables ---- */
@@ -157,6 +162,13 @@ static void idt_setup(struct insn_guest *g)
     }
 }
 
+/* Real mode's table of vectors, and the same handlers. */
+static void vectors_setup(struct insn_guest *g)
+{
+    for (u32 n = 0; n < 256; n++)
+        ((u32 *)(g->system + IDT_AT))[n] = (GPA_SYSTEM + HANDLERS_AT) >> 4 << 16 | n;
+}
+
 static void tss_setup(struct insn_guest *g)
 {
     u64 stack = SYSTEM_VA + STACK_AT;
@@ -190,6 +202,15 @@ static int machine_create(struct insn_guest *g, struct err *e)
     return vcpu_group_create(&config, &g->group, e);
 }
 
+static int untouched_keep(struct insn_guest *g, struct err *e)
+{
+    g->untouched = malloc(RAM_SIZE);
+    if (!g->untouched)
+        return err_set(e, -ENOMEM, "out of memory");
+    memcpy(g->untouched, g->mem->backing, RAM_SIZE);
+    return 0;
+}
+
 int guest_create(const struct insn_guest_config *config, struct insn_guest **ret, struct err *e)
 {
     struct insn_guest *g = calloc(1, sizeof(*g));
@@ -207,12 +228,15 @@ int guest_create(const struct insn_guest_config *config, struct insn_guest **ret
     g->data = g->mem->backing + GPA_DATA;
     tables_setup(g);
     gdt_setup(g);
-    idt_setup(g);
+    if (g->config.mode == GUEST_REAL)
+        vectors_setup(g);
+    else
+        idt_setup(g);
     tss_setup(g);
     memset(g->code, 0xcc, CODE_SIZE);
     memset(g->system + HANDLERS_AT, 0xf4, SYSTEM_SIZE - HANDLERS_AT);
     *ret = g;
-    return 0;
+    return g->config.mode == GUEST_REAL ? untouched_keep(g, e) : 0;
 }
 
 struct vcpu *guest_vcpu(struct insn_guest *g)
@@ -267,6 +291,24 @@ static void segments_set(struct insn_guest *g, const struct insn_case *c)
     s->idtr_limit = g->config.legacy ? 0x7ff : 0xfff;
 }
 
+/* The segments of real and virtual-8086 mode, with bases as in protected mode. */
+static void segments_real(struct insn_guest *g)
+{
+    struct vcpu_state *s = &g->vcpu->s;
+    bool v86 = g->config.mode == GUEST_V86;
+
+    for (int seg = 0; seg < 6; seg++) {
+        s->seg_limit[seg] = 0xffff;
+        s->seg_attr[seg] = SEG_P | SEG_S | SEG_W | SEG_A | (v86 ? SEG_DPL : 0);
+        if (!v86)
+            s->seg_base[seg] = (u32)(s->seg_base[seg] + (seg == SEG_CS ? GPA_CODE - CODE_VA : GPA_DATA - DATA_VA));
+    }
+    if (v86)
+        return;
+    s->idtr_base = GPA_SYSTEM + IDT_AT;
+    s->idtr_limit = 0x3ff;
+}
+
 static void control_set(struct insn_guest *g)
 {
     struct vcpu_state *s = &g->vcpu->s;
@@ -284,6 +326,10 @@ static void control_set(struct insn_guest *g)
     s->int_shadow = s->debug_shadow = false;
     s->pending_db = 0;
     s->pkru = 0;
+    if (g->config.mode == GUEST_REAL) {
+        s->cr0 &= ~(u64)(CR0_PE | CR0_PG);
+        s->cpl = 0;
+    }
 }
 
 static void pointers_set(struct vcpu_state *s, const u8 *xsave)
@@ -301,9 +347,13 @@ static void case_load(struct insn_guest *g, const struct insn_case *c)
     ext_save(v);
     control_set(g);
     segments_set(g, c);
+    if (g->config.mode != GUEST_PROTECTED)
+        segments_real(g);
     memcpy(v->s.gpr, c->s.gpr, sizeof(c->s.gpr));
     v->s.gpr[RIP] = c->s.rip;
     flags_set(v, c->s.flags);
+    if (g->config.mode == GUEST_V86) /* with and without the right to change IF */
+        v->s.rflags |= FLAG_VM | (c->s.gpr[RAX] & 1 ? FLAG_IOPL : 0);
     memcpy(v->s.xsave, c->s.xsave, XSAVE_AREA_SIZE);
     pointers_set(&v->s, c->s.xsave);
     v->attention &= ATTN_CODE;
@@ -336,25 +386,45 @@ static bool pushes_error(int vector)
     return vector == EXC_DF || vector == EXC_AC || (vector >= EXC_TS && vector <= EXC_PF);
 }
 
+/* The handler has halted, the frame is on the program's stack. */
+static void undo_real(struct insn_guest *g, struct insn_outcome *o)
+{
+    u64 at = (g->vcpu->lin_base[SEG_SS] + (g->vcpu->s.gpr[RSP] & g->vcpu->stack_mask)) & 0xffffffff;
+    u16 frame[3] = {0};
+
+    o->vector = (int)g->vcpu->s.gpr[RIP] - 1;
+    if (at < RAM_SIZE - sizeof(frame))
+        memcpy(frame, g->mem->backing + at, sizeof(frame));
+    o->s.rip = frame[0];
+    o->s.sel[SEG_CS] = frame[1];
+    o->s.flags = frame[2];
+}
+
 /* Ring 0 was entered, and may have halted: the program is what the frame on its stack says. */
 static void undo_delivery(struct insn_guest *g, struct insn_outcome *o)
 {
     u32 word = g->config.legacy ? 4 : 8;
     const u8 *at = g->system + (g->vcpu->s.gpr[RSP] - SYSTEM_VA);
-    u64 frame[5] = {0};
+    u64 frame[9] = {0};
 
     o->vector = (int)(g->vcpu->s.gpr[RIP] - SYSTEM_VA - HANDLERS_AT) - (g->vcpu->s.activity == VCPU_HALTED);
     if (pushes_error(o->vector)) {
         memcpy(&o->error, at, word);
         at += word;
     }
-    for (int n = 0; n < 5; n++)
+    for (int n = 0; n < (g->config.mode == GUEST_V86 ? 9 : 5); n++)
         memcpy(&frame[n], at + (u32)n * word, word);
     o->s.rip = frame[0];
     o->s.sel[SEG_CS] = (u16)frame[1];
     o->s.flags = frame[2];
     o->s.gpr[RSP] = frame[3];
     o->s.sel[SEG_SS] = (u16)frame[4];
+    if (g->config.mode != GUEST_V86)
+        return;
+    o->s.sel[SEG_ES] = (u16)frame[5];
+    o->s.sel[SEG_DS] = (u16)frame[6];
+    o->s.sel[SEG_FS] = (u16)frame[7];
+    o->s.sel[SEG_GS] = (u16)frame[8];
 }
 
 static u64 code_offset(const struct vcpu *v)
@@ -419,23 +489,41 @@ void guest_run(struct insn_guest *g, const struct insn_case *c, struct insn_outc
 
 /* ---- sequences ---- */
 
+static void touched_restore(struct insn_guest *g)
+{
+    for (u64 at = 0; at < RAM_SIZE; at += PAGE_SIZE) {
+        u8 *page = g->mem->backing + at;
+
+        if ((at >= GPA_CODE && at < GPA_CODE + CODE_SIZE) || !memcmp(page, g->untouched + at, PAGE_SIZE))
+            continue;
+        memcpy(page, g->untouched + at, PAGE_SIZE);
+        guest_memory_written(g->mem, page, PAGE_SIZE);
+    }
+}
+
 static void sequence_put(struct insn_guest *g, const u8 *code)
 {
+    if (g->untouched)
+        touched_restore(g);
     if (!memcmp(g->code, code, CODE_SIZE))
         return;
     memcpy(g->code, code, CODE_SIZE);
     guest_memory_written(g->mem, g->code, CODE_SIZE);
 }
 
-/* Else it has not ended, or has entered ring 0 by SYSCALL. */
-static bool in_handler(const struct vcpu *v)
+/* Else it has not ended, or has entered ring 0 by SYSCALL, or has halted by itself. */
+static bool in_handler(const struct insn_guest *g)
 {
+    const struct vcpu *v = g->vcpu;
+
+    if (g->config.mode == GUEST_REAL)
+        return v->s.activity == VCPU_HALTED && v->s.seg_base[SEG_CS] == GPA_SYSTEM + HANDLERS_AT && v->s.gpr[RIP] <= 256;
     return !v->s.cpl && v->s.gpr[RIP] - (SYSTEM_VA + HANDLERS_AT) <= 256;
 }
 
 static void run_steps(struct vcpu *v, u32 steps)
 {
-    for (u32 n = 0; n < steps && v->s.cpl; n++)
+    for (u32 n = 0; n < steps && (v->s.cpl || !protected_mode(v)) && v->s.activity == VCPU_ACTIVE; n++)
         interp_step(v);
 }
 
@@ -454,8 +542,8 @@ void guest_run_code(struct insn_guest *g, const struct insn_case *c, const u8 *c
     ret->address = v->s.cr2;
     ret->vector = INSN_ASTRAY;
     ret->error = 0;
-    if (in_handler(v))
-        undo_delivery(g, ret);
+    if (in_handler(g))
+        (g->config.mode == GUEST_REAL ? undo_real : undo_delivery)(g, ret);
     memcpy(ret->data, g->data, DATA_WRITABLE);
     memcpy(ret_code, g->code, CODE_SIZE);
 }

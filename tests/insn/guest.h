@@ -5,7 +5,11 @@
 
 struct insn_guest;
 
+/* What guests run: programs of protected mode; 16-bit code in virtual-8086 mode, which is legacy; in real mode, without paging. */
+enum insn_guest_mode { GUEST_PROTECTED, GUEST_V86, GUEST_REAL };
+
 struct insn_guest_config {
+    enum insn_guest_mode mode;
     bool legacy; /* legacy protected mode with PAE paging, for 32- and 16-bit code; else long mode, for 64-bit code and compatibility mode */
     enum cpu_engine engine;
     u32 stress;  /* enum vcpu_stress */

@@ -40,6 +40,12 @@ extern const struct layout_segment layout_ldt[LDT_COUNT];
 #define LDT_CHOSEN LDT_CODE16_INSIDE
 #define LDT_SELECTOR(n) ((u16)((n) << 3 | 7))
 
+/* In real and virtual-8086 mode segments are as above, with 64 KiB, until a selector is loaded: these have their bases where code and data are
+ * physically, and in virtual-8086 mode linearly a second time. */
+#define REAL_CODE_AT 0x30000u
+#define REAL_DATA_AT 0x40000u
+#define REAL_DATA ((u16)((REAL_DATA_AT - 0x4000) >> 4)) /* offsets as in LDT_DATA16 */
+
 /* Linux' flat segments in the GDT. */
 #define SEL_CODE32 0x23
 #define SEL_DATA 0x2b

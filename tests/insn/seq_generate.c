@@ -18,6 +18,10 @@ void add_part(struct writer *w, bool nested)
         add_change(w);
         return;
     }
+    if (w->s->real && one_in(w->r, 8)) {
+        add_real(w);
+        return;
+    }
     switch (below(w->r, 100)) {
     case 0 ... 29: add_insn(w, POOL_ALU); break;
     case 30 ... 47: add_insn(w, POOL_FLAGS); break;

@@ -12,6 +12,7 @@ struct seq_generator {
     struct generator g;
     struct insn_guest *guest; /* says which instructions there are */
     bool smc;                 /* sequences that change themselves */
+    bool real;                /* for real and virtual-8086 mode */
     u16 pool[POOL_COUNT][ZYDIS_MNEMONIC_MAX_VALUE];
     u32 pool_count[POOL_COUNT];
 };

@@ -17,6 +17,7 @@ enum { INTERPRETER, TRANSLATOR, ENGINES };
 static struct insn_guest *guests[ENGINES][2]; /* long mode; legacy */
 static struct insn_guest *under_way;
 static u64 runs, runs_at_tick;
+static bool with_host; /* else the interpreter's steps are the measure */
 
 /* What one machine made of a sequence. */
 struct end {
@@ -41,24 +42,26 @@ static void watch(void)
     setitimer(ITIMER_VIRTUAL, &tick, NULL);
 }
 
-int seq_machines_setup(u32 stress, bool windows, struct err *e)
+int seq_machines_setup(u32 stress, bool windows, enum insn_guest_mode mode, struct err *e)
 {
     static const enum cpu_engine engines[] = {CPU_ENGINE_INTERP, CPU_ENGINE_JIT};
     int r = 0;
 
     for (int n = 0; n < 2 * ENGINES && !r; n++) {
-        struct insn_guest_config config = {.legacy = n & 1, .engine = engines[n / 2], .stress = stress | STRESS_HOT,
+        struct insn_guest_config config = {.mode = mode, .legacy = n & 1 || mode != GUEST_PROTECTED, .engine = engines[n / 2], .stress = stress | STRESS_HOT,
                                            .windows = windows, .code_writable = true};
 
         r = guest_create(&config, &guests[n / 2][n & 1], e);
     }
-    if (!r)
-        r = native_setup(e);
+    watch();
+    with_host = mode == GUEST_PROTECTED;
+    if (r || !with_host)
+        return r;
+    r = native_setup(e);
     if (!r)
         r = native_code_writable(e);
     for (int n = 0; n < 2 * ENGINES && !r; n++)
         guest_set_cpu_number_limit(guests[n / 2][n & 1], native_segment_limit(SEL_CPU_NUMBER));
-    watch();
     return r;
 }
 
@@ -167,14 +170,18 @@ struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out)
     struct seq_trial t = {.vector = INSN_ASTRAY};
 
     run(INTERPRETER, legacy, q, STEPS_MAX);
-    if (ours.o.vector == INSN_ASTRAY || calls_kernel(q))
+    if (ours.o.vector == INSN_ASTRAY || (with_host && calls_kernel(q)))
         return t;
-    native_run_code(&q->c, q->code, &host.o, host.code);
+    if (with_host)
+        native_run_code(&q->c, q->code, &host.o, host.code);
+    else
+        host = ours;
     t.vector = host.o.vector;
     t.ended = at_end(q);
     if (host.o.vector == INSN_ASTRAY)
         return t;
-    t.differences = compare_ends(q, legacy, "interpreter, step by step", out);
+    if (with_host)
+        t.differences = compare_ends(q, legacy, "interpreter, step by step", out);
     for (size_t n = 0; n < ARRAY_SIZE(others); n++) {
         run(others[n].engine, legacy, q, 0);
         t.differences += compare_ends(q, legacy, others[n].name, out);

@@ -8,7 +8,7 @@
 
 /* Makes the guests and prepares the host; the translator with `stress` and, if so said, with windows
  * for all user memory. -ENOTSUP and a sentence when this host cannot run the tests. Once. */
-int seq_machines_setup(u32 stress, bool windows, struct err *e);
+int seq_machines_setup(u32 stress, bool windows, enum insn_guest_mode mode, struct err *e);
 
 /* XSAVE components that all have. */
 u64 seq_components(void);

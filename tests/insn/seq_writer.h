@@ -81,6 +81,10 @@ void add_near(struct writer *w);
 
 void add_change(struct writer *w);
 
+/* ---- seq_real.c: real and virtual-8086 mode ---- */
+
+void add_real(struct writer *w);
+
 /* ---- seq_generate.c ---- */
 
 /* Anything; `nested`: in a loop. */

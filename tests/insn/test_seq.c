@@ -9,6 +9,7 @@
  *   --faults        each memory operand of each sequence in turn is made to fault, in several ways
  *   --stress LIST   the translator under stress: flush, evict, smc, rename (with commas), as --stress of skerry run
  *   --windows       the translator reaches all user memory through windows, if there is room for them
+ *   --mode MODE     v86, real: 16-bit code in virtual-8086 or real mode, the interpreter against the translator
  *   --case N        just sequence N of the seed, which is shown
  *   --fixed FILE    the sequences of a file instead of random ones
  *   --failures N    how many failures to report before giving up; 5 if not given */
@@ -33,7 +34,7 @@
 static struct {
     u64 count, seed, failures_max;
     long long one; /* -1: all */
-    const char *bits, *fixed, *stress;
+    const char *bits, *fixed, *stress, *mode;
     bool smc, faults, windows;
 } options = {.count = 20000, .failures_max = 5, .one = -1, .bits = "64,32,16"};
 
@@ -140,6 +141,7 @@ static int run_random(int bits, struct err *e)
     if (r)
         return r;
     s.smc = options.smc;
+    s.real = options.mode;
     for (u64 n = 0; n < options.count && failures < options.failures_max; n++) {
         u64 number = options.one >= 0 ? (u64)options.one : n;
         struct rng rest;
@@ -214,7 +216,7 @@ static bool parse(int argc, char **argv)
 {
     static const struct option longs[] = {{"bits", 1, NULL, 'b'},   {"count", 1, NULL, 'n'},  {"seed", 1, NULL, 's'},
                                           {"smc", 0, NULL, 'x'},    {"faults", 0, NULL, 'f'}, {"stress", 1, NULL, 'S'},
-                                          {"windows", 0, NULL, 'w'}, {"case", 1, NULL, 'c'},   {"fixed", 1, NULL, 'F'},  {"failures", 1, NULL, 'm'}, {0}};
+                                          {"windows", 0, NULL, 'w'}, {"mode", 1, NULL, 'M'}, {"case", 1, NULL, 'c'},   {"fixed", 1, NULL, 'F'},  {"failures", 1, NULL, 'm'}, {0}};
     int o;
 
     options.seed = (u64)time(NULL) * 1000003 ^ (u64)getpid();
@@ -227,6 +229,10 @@ static bool parse(int argc, char **argv)
         case 'f': options.faults = true; break;
         case 'w': options.windows = true; break;
         case 'S': options.stress = optarg; break;
+        case 'M':
+            options.mode = optarg;
+            options.bits = "16";
+            break;
         case 'c': options.one = atoll(optarg); break;
         case 'F': options.fixed = optarg; break;
         case 'm': options.failures_max = strtoull(optarg, NULL, 0); break;
@@ -236,12 +242,18 @@ static bool parse(int argc, char **argv)
     return optind == argc;
 }
 
+static bool mode_parse(enum insn_guest_mode *ret)
+{
+    *ret = !options.mode ? GUEST_PROTECTED : strcmp(options.mode, "v86") ? GUEST_REAL : GUEST_V86;
+    return *ret != GUEST_REAL || !strcmp(options.mode, "real");
+}
+
 static void summary(void)
 {
     struct seq_translated t = seq_translated();
 
-    printf("%llu sequences in %llu runs compared with the host, %llu runs to the end of the sequence, %llu differ (seed %llu)\n",
-           (unsigned long long)sequences, (unsigned long long)runs, (unsigned long long)ended, (unsigned long long)failures,
+    printf("%llu sequences in %llu runs compared with the %s, %llu runs to the end of the sequence, %llu differ (seed %llu)\n",
+           (unsigned long long)sequences, (unsigned long long)runs, options.mode ? "interpreter" : "host", (unsigned long long)ended, (unsigned long long)failures,
            (unsigned long long)options.seed);
     printf("translator: %llu blocks translated, %llu instructions in them, %llu of these by the interpreter's handlers; %llu other blocks\n",
            (unsigned long long)t.blocks, (unsigned long long)t.insns, (unsigned long long)t.slow, (unsigned long long)t.interpreted);
@@ -254,15 +266,16 @@ static void summary(void)
 int main(int argc, char **argv)
 {
     struct err e;
+    enum insn_guest_mode mode;
     u32 stress = 0;
     int r;
 
-    if (!parse(argc, argv) || !stress_parse(options.stress, &stress)) {
+    if (!parse(argc, argv) || !stress_parse(options.stress, &stress) || !mode_parse(&mode)) {
         fprintf(stderr, "usage: see the head of tests/insn/test_seq.c\n");
         return 2;
     }
     setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* what is shown is shown before a crash */
-    r = seq_machines_setup(stress, options.windows, &e);
+    r = seq_machines_setup(stress, options.windows, mode, &e);
     if (r) {
         fprintf(stderr, "skipped: %s\n", e.text);
         return EXIT_SKIP;
