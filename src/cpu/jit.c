@@ -14,6 +14,7 @@
 #include "cpu/jit_cache.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_dump.h"
+#include "cpu/jit_heat.h"
 #include "cpu/jit_emit.h"
 #include "cpu/jit_jumps.h"
 #include "cpu/jit_profile.h"
@@ -189,25 +190,29 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u64 key)
 
 /* ---- finding ---- */
 
-static bool worth_it(struct vcpu *c, const u8 *hva)
+/* Not worth it yet: the interpreter's. */
+static struct jit_block *refused(struct vcpu *c, const u8 *hva)
 {
-    bool yes = c->trial || jit_stressed(c, STRESS_HOT) || jit_hot(c->jit, hva);
-
-    c->jit->counters.interpreted[JIT_BLOCK_RARE] += !yes;
-    return yes;
+    c->jit->refused = hva;
+    c->jit->counters.interpreted[JIT_BLOCK_RARE]++;
+    return NULL;
 }
 
 static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u64 key)
 {
+    bool at_once = c->trial || jit_stressed(c, STRESS_HOT);
+    enum jit_heat_is heat = at_once ? JIT_HEAT_HOT : jit_heat_ask(c->jit, hva);
     struct jit_block *b;
 
-    if (!worth_it(c, hva)) /* so there is none */
-        return NULL;
+    if (heat == JIT_HEAT_COLD)
+        return refused(c, hva);
     b = jit_block_find(c->jit, hva, key);
     if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
         return b;
-    if (!worth_it(c, hva)) /* no longer: there was one, which was overwritten */
-        return NULL;
+    if (heat == JIT_HEAT_NEW)
+        jit_heat_begin(c->jit, hva);
+    if (!at_once && jit_heat_ask(c->jit, hva) != JIT_HEAT_HOT) /* or no longer: there was one, which was overwritten */
+        return refused(c, hva);
     vector_make_room(c);
     b = translate(c, hva, key);
     c->jit->counters.interpreted[JIT_BLOCK_CROSSING] += !b;
@@ -220,6 +225,7 @@ static struct jit_block *find(struct vcpu *c, u64 key)
     u64 lin = jit_linear(c);
     struct tlb_entry *t = interp_fetch_entry(c, lin);
 
+    c->jit->refused = NULL;
     if (!(t->fetch & TLB_MMIO))
         return block_at(c, tlb_hva(t, lin), key);
     c->jit->counters.interpreted[JIT_BLOCK_DEVICE]++;
@@ -305,6 +311,17 @@ u32 jit_leave_by(struct vcpu *c, u32 link)
     return l->rel32 ? link : 0;
 }
 
+/* A block by the interpreter, and a note of what comes next. */
+static void interpret(struct vcpu *c)
+{
+    u64 lin = jit_linear(c);
+    const u8 *from = c->jit->refused;
+
+    interp_block(c);
+    if (from)
+        jit_heat_went(c->jit, from, (lin ^ jit_linear(c)) & PAGE_MASK ? JIT_WENT_FAR : jit_linear(c) & ~PAGE_MASK);
+}
+
 /* Runs translated code until it comes back; an instruction by the interpreter where there can be none. */
 static u32 run_some(struct vcpu *c, u32 from)
 {
@@ -319,7 +336,7 @@ static u32 run_some(struct vcpu *c, u32 from)
     }
     code = code_for(c, from);
     if (!code) {
-        interp_block(c);
+        interpret(c);
         return 0;
     }
     c->jit->counters.entered++;
@@ -400,13 +417,21 @@ static const u8 *next_code(struct vcpu *c)
     return code;
 }
 
-/* Runs a site's instruction. Where to go on, or NULL: leave, RIP is right. */
+/* As generated code does: a kick at this moment is lost, and looked at a little later. */
+static void budget_add(struct vcpu *c, s64 more)
+{
+    __atomic_store_n(&c->budget, __atomic_load_n(&c->budget, __ATOMIC_RELAXED) + more, __ATOMIC_RELAXED);
+}
+
+/* Runs a site's instruction. While its handler runs, which may not come back, the instructions before it are paid for and no others.
+ * Where to go on, or NULL: leave, RIP is right. */
 static const u8 *site_run(struct vcpu *c, u32 site)
 {
     const struct jit_site *s = jit_site_at(c->jit, site);
     const u8 *resume = c->jit->code->exec + s->resume;
     const struct insn *i;
     u32 epoch = c->jit->epoch;
+    s64 unpaid = s->paid + 1;
     bool ext = jit_block_at(c->jit, s->block)->ext, windows = jit_block_at(c->jit, s->block)->key & JIT_KEY_WINDOW;
     struct jit_touch touch;
 
@@ -418,6 +443,7 @@ static const u8 *site_run(struct vcpu *c, u32 site)
     }
     c->s.gpr[RIP] = (c->page_base + s->offset) & c->lin_mask;
     i = site_insn(c, site);
+    budget_add(c, unpaid);
     if (!i) {
         interp_block(c);
         return NULL;
@@ -433,6 +459,7 @@ static const u8 *site_run(struct vcpu *c, u32 site)
     if (unlikely(touch.count) && c->jit->epoch == epoch) /* or the site is forgotten */
         jit_touched(c, site, &touch);
     c->insn = NULL;
+    budget_add(c, -1);
     if (i->ends_block && !s->resume)
         return c->jit->epoch == epoch ? next_code(c) : NULL;
     if (windows && c->window_state != WINDOW_ON)
@@ -444,6 +471,7 @@ static const u8 *site_run(struct vcpu *c, u32 site)
         c->s.gpr[RIP] &= 0xffffffff;
         return NULL;
     }
+    budget_add(c, 1 - unpaid);
     if (ext)
         ext_load(c);
     return resume;

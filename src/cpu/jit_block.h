@@ -18,6 +18,7 @@ extern const s8 jit_host_register[GPR_COUNT];
 
 #define JIT_VICTIM_SIZE 64     /* accesses larger than this do not look for a victim in the TLB */
 #define JIT_INSNS_MAX 64       /* a block */
+#define JIT_SIDE_EXITS_MAX 12  /* conditional jumps in its middle */
 
 enum jit_site_kind {
     JIT_SITE_INSN, /* an access that the inline check refuses, or a fault of the host */
@@ -34,6 +35,7 @@ struct jit_site {
     u16 hot_len;
     u16 offset : 12; /* bytes from the start of its page */
     u16 kind : 4; /* enum jit_site_kind */
+    s8 paid;      /* how many instructions behind it the block has taken from the budget; below 0: how many up to it are still to be taken */
 };
 
 /* How translated code was left: by a direct jump that does not know its target's code yet, or for want of budget. */
@@ -58,6 +60,7 @@ struct jit_block {
     struct jit_crossing *crossing; /* its only instruction goes on in the next page; else NULL. See jit_crossing.h */
     u32 hot, first_site, sites;
     u16 insns, bytes;
+    const u16 *offset; /* of its instructions in their page, for cpu/lockstep.h; else NULL */
     bool alone; /* one instruction for the interpreter, when blocks are tried: see cpu/lockstep.h */
     bool ext; /* needs the guest's extended registers in the host's */
 };

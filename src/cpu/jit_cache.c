@@ -16,7 +16,6 @@
 #include "cpu/jit_stress.h"
 #include "cpu/window.h"
 
-#define HOT 16 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
 #define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
 #define COLD_BLOCK_MAX KIB(32)
 #define ARENA_BLOCK_MAX KIB(1)
@@ -150,8 +149,6 @@ void jit_cache_flush(struct vcpu *c)
     hash_clear(j);
     if (j->growth > 1)
         shrink_all(j);
-    for (int n = 0; n < JIT_HEAT_SIZE / 8; n++) /* or what did not fit would all come back at once */
-        __atomic_store_n((u64 *)j->heat + n, 0, __ATOMIC_RELAXED);
     for (int n = 0; n < JIT_MISSES; n++)
         __atomic_store_n(&j->misses[n], 0, __ATOMIC_RELAXED);
     j->arena_used = 16; /* 0: no link */
@@ -159,7 +156,7 @@ void jit_cache_flush(struct vcpu *c)
     j->block_count = j->cell_count = 0;
     j->hot_used = j->hot_start;
     j->cold_used = HOT_SIZE * GROWTH_MAX;
-    j->epoch++;
+    j->epoch++; /* the heat too: or what did not fit would all come back at once */
     j->counters.flushes++;
     mark_fill(c);
 }
@@ -174,24 +171,10 @@ static void hash_insert(struct jit *j, struct jit_block *b)
     *slot = b;
 }
 
-static u8 *heat_of(struct jit *j, const u8 *hva)
-{
-    return &j->heat[((u64)hva ^ (u64)hva >> 16) & (JIT_HEAT_SIZE - 1)];
-}
-
-bool jit_hot(struct jit *j, const u8 *hva)
-{
-    u8 *heat = heat_of(j, hva);
-
-    if (*heat < HOT)
-        ++*heat;
-    return *heat == HOT;
-}
-
 /* Its bytes were overwritten, and may be again: new code there has to prove its worth. */
 static void block_stale(struct jit *j, struct jit_block **link)
 {
-    *heat_of(j, (*link)->hva) = 0;
+    jit_heat_reset(j, (*link)->hva);
     *link = (*link)->next;
 }
 
@@ -273,6 +256,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u64 key)
     e->b = arena_take(j, sizeof(*e->b));
     e->b->key = key;
     e->b->crossing = NULL;
+    e->b->offset = NULL;
     e->b->first_site = j->site_count;
     e->b->hot = j->hot_used;
     e->hot = (struct x86_asm){.code = j->code->write + j->hot_used, .size = HOT_BLOCK_MAX, .exec = j->code->exec + j->hot_used};
@@ -288,6 +272,7 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u64 key)
     e->in_detour = false;
     rename_none(e);
     e->x87_offset = -1;
+    e->given_back = false;
     e->stack_checks = 0;
     return e;
 }
@@ -311,12 +296,19 @@ struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e)
     return b;
 }
 
+static s8 paid_behind(const struct jit_emit *e, const struct jit_insn *i)
+{
+    if (e->given_back)
+        return 0;
+    return (s8)(e->pays && i < e->pays ? e->insn - i - 1 : e->insn + e->count - i - 1);
+}
+
 u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind)
 {
     struct jit *j = e->j;
 
     j->site[j->site_count] = (struct jit_site){.block = jit_block_number(j, e->b), .offset = i->offset, .kind = (u8)kind,
-                                               .hot = e->b->hot + e->hot.len};
+                                               .hot = e->b->hot + e->hot.len, .paid = paid_behind(e, i)};
     return j->site_count++;
 }
 
@@ -363,6 +355,11 @@ struct jit_cell *jit_cell_new(struct vcpu *c)
     static_assert(CELLS * GROWTH_MAX <= JIT_CELLS, "");
     cell->place = JIT_NO_RIP;
     return cell;
+}
+
+u16 *jit_offsets_new(struct jit *j, int count)
+{
+    return arena_take(j, (u64)count * sizeof(u16));
 }
 
 struct jit_link *jit_link_at(struct jit *j, u32 n)

@@ -3,9 +3,9 @@
 #define CPU_JIT_CACHE_H
 #include "cpu/jit_block.h"
 #include "cpu/jit_counters.h"
+#include "cpu/jit_heat.h"
 #include "jit/code_cache.h"
 
-#define JIT_HEAT_SIZE 262144
 #define JIT_SLOW_INSNS 4096
 #define JIT_MISSES 16384 /* a power of two */
 
@@ -41,7 +41,8 @@ struct jit {
         u32 site, epoch;
         struct insn insn;
     } slow_insn[JIT_SLOW_INSNS];
-    _Alignas(8) u8 heat[JIT_HEAT_SIZE];  /* how often blocks without a translation were asked for, by a hash of their address */
+    struct jit_heat heat[JIT_HEATS];
+    const u8 *refused;     /* the block at RIP, which was asked for and is not worth it */
     u8 misses[JIT_MISSES]; /* faults that no window would have avoided, by a hash of the instruction's address */
 };
 
@@ -59,11 +60,9 @@ struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e);
 /* A block that still says what its bytes say, or NULL. */
 struct jit_block *jit_block_find(struct jit *j, const u8 *hva, u64 key);
 
-/* Whether code that is asked for and not translated has been asked for often enough; counts. */
-bool jit_hot(struct jit *j, const u8 *hva);
-
 /* In the arena. */
 struct jit_crossing *jit_crossing_new(struct jit *j);
+u16 *jit_offsets_new(struct jit *j, int count);
 
 /* One that holds nothing. */
 struct jit_cell *jit_cell_new(struct vcpu *c);

@@ -68,7 +68,8 @@ struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offse
     struct jit_exit *x = &e->exit[e->exits++];
 
     assert(e->exits <= ARRAY_SIZE(e->exit));
-    *x = (struct jit_exit){.kind = (u8)kind, .flags = (u8)e->flags, .renamed = e->host == e->renamed, .recipe = e->recipe, .offset = offset, .from = e->hot.code + jump,
+    *x = (struct jit_exit){.kind = (u8)kind, .flags = (u8)e->flags, .renamed = e->host == e->renamed, .recipe = e->recipe, .offset = offset,
+                           .from = e->hot.code + jump, .x87 = -1,
                            .exec = e->hot.exec + jump, .set = (u8)((e->b->key & JIT_KEY_SET) >> JIT_KEY_SET_SHIFT)};
     return x;
 }
@@ -112,15 +113,21 @@ static void emit_allowance(struct jit_emit *e)
     x->flags = x->flags ? x->flags : FLAGS_HOST;
 }
 
+/* To 8 bytes of memory, flags as they are; T1 changes. */
+static void emit_add(struct x86_asm *a, struct x86_mem mem, s32 more)
+{
+    asm_rm(a, X86_LOAD | X86_W, T1, mem);
+    asm_rm(a, X86_LEA | X86_W, T1, X86_AT(T1, more));
+    asm_rm(a, X86_STORE | X86_W, T1, mem);
+}
+
 /* For the profile; leaves flags alone. */
 static void emit_count(struct jit_emit *e)
 {
     if (!e->runs)
         return;
     asm_mov_imm64(&e->hot, T2, (u64)e->runs);
-    asm_rm(&e->hot, X86_LOAD | X86_W, T1, X86_AT(T2, 0));
-    asm_rm(&e->hot, X86_LEA | X86_W, T1, X86_AT(T1, 1));
-    asm_rm(&e->hot, X86_STORE | X86_W, T1, X86_AT(T2, 0));
+    emit_add(&e->hot, X86_AT(T2, 0), 1);
 }
 
 /* The budget is seen to later: from here on the flags are in EFLAGS, if they are needed. */
@@ -260,19 +267,40 @@ void emit_jmp(struct jit_emit *e, const struct jit_insn *i)
     emit_goto(e, jit_target(i));
 }
 
-void emit_jcc(struct jit_emit *e, const struct jit_insn *i)
+static struct jit_exit *exit_by_jcc(struct jit_emit *e, const struct jit_insn *i)
 {
     s64 to = jit_target(i);
+    struct jit_exit *x = exit_new(e, in_page(e, to) ? EXIT_LINK : EXIT_FAR, to, asm_jcc(&e->hot, i->zi.opcode & 15, NULL));
 
+    x->insn = i;
+    return x;
+}
+
+/* A way out of the middle of the block. */
+static void emit_side_exit(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct jit_exit *x;
+
+    flags_to_host(e);
+    x = exit_by_jcc(e, i);
+    x->unused = (u8)(e->insn + e->count - 1 - i);
+    x->x87 = e->x87_offset;
+}
+
+void emit_jcc(struct jit_emit *e, const struct jit_insn *i)
+{
+    if (i < e->insn + e->count - 1) {
+        emit_side_exit(e, i);
+        return;
+    }
     x87_settle(e);
     flags_to_host(e);
     if (e->loop) {
         asm_jcc(&e->hot, i->zi.opcode & 15, e->loop);
         loop_give_back(e, &e->hot);
-        emit_goto(e, i->offset + i->zi.length);
-        return;
+    } else {
+        exit_by_jcc(e, i);
     }
-    exit_new(e, in_page(e, to) ? EXIT_LINK : EXIT_FAR, to, asm_jcc(&e->hot, i->zi.opcode & 15, NULL))->insn = i;
     emit_goto(e, i->offset + i->zi.length);
 }
 
@@ -493,7 +521,7 @@ static void cold_by_link(struct jit_emit *e, const struct jit_link *l, u32 flags
 
 static void cold_link(struct jit_emit *e, const struct jit_exit *x)
 {
-    const u8 *jump = x->renamed ? e->hot.exec + asm_jmp(&e->hot, NULL) : x->exec; /* the latter came straight here */
+    const u8 *jump = x->renamed || x->unused ? e->hot.exec + asm_jmp(&e->hot, NULL) : x->exec; /* the latter came straight here */
     struct jit_link l = {.block = jit_block_number(e->j, e->b), .rel32 = jit_code_offset(e->j, jump), .offset = (u16)x->offset,
                          .set = x->set, .flags_saved = x->flags & FLAGS_RAX};
 
@@ -571,14 +599,36 @@ static void cold_cell(struct jit_emit *e, const struct jit_exit *x)
     asm_jmp(&e->hot, e->j->cell);
 }
 
+/* What a way out of the middle of the block owes, flags as they are: x87 pointers, and budget for what was not run. */
+static void cold_side_exit(struct jit_emit *e, const struct jit_exit *x)
+{
+    struct x86_asm *a = &e->hot;
+
+    e->given_back = true;
+    emit_x87_note(e, a, x->x87);
+    if (e->counter == X86_NONE) {
+        emit_add(a, VCPU_AT(budget), x->unused);
+    } else {
+        asm_rm(a, X86_LEA | X86_W, e->counter, X86_AT(e->counter, x->unused));
+        loop_give_back(e, a);
+    }
+    if (!e->runs)
+        return;
+    asm_mov_imm64(a, T2, (u64)(e->runs + 1));
+    emit_add(a, X86_AT(T2, 0), x->unused);
+}
+
 static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
 {
     link_here(e, x);
     e->flags = x->flags;
     e->recipe = x->recipe;
     e->host = x->renamed ? e->renamed : jit_host_register;
+    e->given_back = false;
     if (x->kind != EXIT_BUDGET)
         rename_end(e);
+    if (x->unused)
+        cold_side_exit(e, x);
     switch (x->kind) {
     case EXIT_LINK: cold_link(e, x); break;
     case EXIT_FAR: e->segmented ? segment_far(e, x->insn, x->offset) : emit_far(e, x->offset); break;

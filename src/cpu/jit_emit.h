@@ -96,6 +96,8 @@ struct jit_exit {
     const struct jit_insn *again; /* EXIT_BUDGET: run this first */
     const struct jit_insn *insn; /* EXIT_FAR: the jump */
     const struct jit_cell *cell; /* EXIT_CELL */
+    u8 unused; /* instructions of the block that are paid for and not run on this way: budget to be given back */
+    s32 x87;   /* as jit_emit.x87_offset, to be noted on this way; -1 */
     u32 site; /* EXIT_MISS: of the jump, if it faults where its target is not canonical; … */
     s32 popped; /* … and by how much it has moved RSP */
     u32 cold; /* where its code starts, from that of the block's cold code; for jit_dump.c */
@@ -170,12 +172,13 @@ struct jit_emit {
     const struct jit_insn *pays; /* the budget is seen to before this; NULL: at the entry */
     u32 stubs, exits;
     struct jit_stub stub[JIT_INSNS_MAX * 3];
-    struct jit_exit exit[16];
     struct jit_share share; /* the last run that began */
     struct jit_detour detour[JIT_INSNS_MAX / 2];
     u32 detours;
     bool in_detour; /* every access checks for itself */
-    u64 *runs; /* to be raised at every entry; NULL: no profile */
+    struct jit_exit exit[8 + 2 * JIT_SIDE_EXITS_MAX];
+    bool given_back; /* of a side exit under way: what it leaves out is no longer paid for */
+    u64 *runs; /* to be raised at every entry, and runs[1] by what side exits leave out; NULL: no profile */
     s32 x87_offset; /* of the last x87 instruction in its page, not yet noted in s.fip; -1 */
 };
 

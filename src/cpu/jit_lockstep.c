@@ -51,10 +51,17 @@ static void outcome_take(struct vcpu *c, struct outcome *o, int fault)
     o->error = c->fault_error;
 }
 
-/* The interpreter's run of `insns` instructions from here. False: it cannot be tried. */
-static bool run_trial(struct vcpu *c, int insns, struct outcome *o)
+/* Whether control is where the block's instruction n is, in the page that it began in: no jump in its middle was taken. */
+static bool in_block(const struct vcpu *c, const struct jit_block *b, int n, u64 page_base)
+{
+    return !n || (jit_page_base(c) == page_base && (jit_linear(c) & ~PAGE_MASK) == b->offset[n]);
+}
+
+/* The interpreter's run of the block. False: it cannot be tried. */
+static bool run_trial(struct vcpu *c, const struct jit_block *b, struct outcome *o)
 {
     struct tlb *own = c->tlb;
+    u64 page_base = jit_page_base(c);
     u32 attention = c->attention;
     int fault = -1;
 
@@ -62,7 +69,7 @@ static bool run_trial(struct vcpu *c, int insns, struct outcome *o)
     c->trial->running = true;
     c->trial->writes = 0;
     tlb_flush(c);
-    for (int n = 0; n < insns && fault < 0 && c->attention == attention; n++)
+    for (int n = 0; n < b->insns && in_block(c, b, n, page_base) && fault < 0 && c->attention == attention; n++)
         fault = interp_try(c);
     c->trial->running = false;
     c->tlb = own;
@@ -176,7 +183,7 @@ static int block_run(struct vcpu *c, const struct jit_block *b)
         world_stop(c->group, c);
     vcpu_state_sync(c);
     c->trial->start = c->s;
-    tried = run_trial(c, b->insns, &c->trial->want);
+    tried = run_trial(c, b, &c->trial->want);
     state_restore(c, &c->trial->start);
     if (c->group->count > 1)
         world_go(c->group, c);

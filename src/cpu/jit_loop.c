@@ -154,7 +154,7 @@ static bool is_gpr(ZydisRegister r)
 /* Whether it leaves RAX alone, and T1 and T2 too if `all`. */
 static bool frugal(const struct jit_emit *e, const struct jit_insn *i, bool all)
 {
-    if (i->kind == JIT_NOTHING)
+    if (i->kind == JIT_NOTHING || i->kind == JIT_JCC) /* the latter: a way out */
         return true;
     if (i->kind == JIT_LEA)
         return !all || lea_direct(e, i);

@@ -16,7 +16,7 @@
 #define KEY_USER (MMU_USER << JIT_KEY_SET_SHIFT) /* set in both of the sets for CPL 3 */
 
 struct record {
-    u64 lin, count, retired;
+    u64 lin, count, unused, retired; /* `unused`: instructions that were not run because a side exit was taken */
     u32 key;
     u16 insns;
 };
@@ -172,7 +172,7 @@ static void records_copy(const struct jit_profile *p, struct record *to)
         for (const struct chunk *k = p->chunks[i]; k; k = k->next)
             for (u32 n = 0; n < k->used; n++) {
                 *to = k->record[n];
-                to->retired = to->count * to->insns;
+                to->retired = to->count * to->insns - to->unused;
                 to++;
             }
 }

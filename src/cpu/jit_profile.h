@@ -2,7 +2,7 @@
  * format of perf's tools/perf/Documentation/jitdump-specification.txt) that names guest code to perf while it runs.
  *
  * A block's name is "guest ADDRESS [BITS MODE]", with the linear address that it was translated for; its slow paths and exits
- * have "slow" behind that. */
+ * have "slow" behind that. A block that is left by a side exit counts as entered, with the instructions up to there. */
 #ifndef CPU_JIT_PROFILE_H
 #define CPU_JIT_PROFILE_H
 #include "cpu/vcpu.h"

@@ -107,7 +107,7 @@ void rename_plan(struct jit_emit *e)
     for (const struct jit_insn *i = e->insn; i < e->insn + e->count; i++) {
         if (follows(i))
             count_insn(uses, i);
-        else if (i->kind != JIT_NOTHING && i < e->insn + e->count - 1)
+        else if (i->kind != JIT_NOTHING && i->kind != JIT_JCC && i < e->insn + e->count - 1)
             worth += 3; /* a change there and back */
     }
     while (e->renames < JIT_RENAMES_MAX) {

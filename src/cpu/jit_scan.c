@@ -9,6 +9,7 @@
 #include "cpu/exec_system.h"
 #include "cpu/jit_cache.h"
 #include "cpu/jit_segment.h"
+#include "cpu/jit_stress.h"
 #include "cpu/vector_op.h"
 #include "cpu/xstate.h"
 
@@ -343,7 +344,7 @@ static const struct jit_insn *payer(const struct jit_emit *e)
 {
     if (e->insn[0].flags_needed && !e->windows)
         return NULL;
-    for (const struct jit_insn *i = e->insn; i < e->insn + e->count && !i->x87; i++) /* the way out keeps no x87 pointers */
+    for (const struct jit_insn *i = e->insn; i < e->insn + e->count && i->kind != JIT_JCC && !i->x87; i++) /* the way out keeps no x87 pointers */
         if (i->kills_flags && (!e->windows || !i->may_leave))
             return i;
     return NULL;
@@ -405,9 +406,45 @@ bool jit_scan_one(struct jit_emit *e, u16 offset, const u8 *bytes)
     return scan_done(e, i->zi.length);
 }
 
+/* ---- where blocks end ---- */
+
+/* Goes on behind a conditional jump, the side_exits'th of the block that begins at `start`; `run` is where the interpreter's block
+ * that it ends begins. One that jumps to the start makes a loop (jit_loop.c). */
+static bool goes_on_behind(struct jit_emit *e, const struct jit_insn *i, u64 start, u64 run, int side_exits)
+{
+    const u8 *page = (const u8 *)((u64)e->b->hva & PAGE_MASK);
+    s64 target = jit_target(i), next = i->offset + i->zi.length;
+
+    if (i->kind != JIT_JCC || side_exits == JIT_SIDE_EXITS_MAX || target == (s64)start || target == next)
+        return false;
+    if (e->c->trial || jit_stressed(e->c, STRESS_HOT)) /* nothing was interpreted before */
+        return i->offset & 3;
+    return jit_heat_goes(e->j, page + run, (u32)next);
+}
+
+/* Whether the interpreter's blocks end behind an instruction that ends no translated one. */
+static bool ends_run(struct jit_emit *e, const struct jit_insn *i)
+{
+    switch (i->kind) {
+    case JIT_JCC: return true;
+    case JIT_SYSTEM: case JIT_STRING: case JIT_INTERPRET: return i->legal && interpreter_ends(e, i);
+    default: return false;
+    }
+}
+
+static void offsets_note(struct jit_emit *e)
+{
+    u16 *offset = jit_offsets_new(e->j, e->count);
+
+    for (int n = 0; n < e->count; n++)
+        offset[n] = e->insn[n].offset;
+    e->b->offset = offset;
+}
+
 int jit_scan(struct jit_emit *e, const u8 *hva)
 {
-    u64 start = (u64)hva & ~PAGE_MASK, at = start;
+    u64 start = (u64)hva & ~PAGE_MASK, at = start, run = start;
+    int side_exits = 0;
 
     ext_save(e->c); /* Zydis */
     e->b->ext = e->b->alone = false;
@@ -424,10 +461,15 @@ int jit_scan(struct jit_emit *e, const u8 *hva)
         }
         at += i->zi.length;
         e->b->ext |= i->vector;
-        if (ends_block(i) || e->b->alone) {
+        if ((ends_block(i) && !goes_on_behind(e, i, start, run, side_exits)) || e->b->alone) {
             e->count++;
             break;
         }
+        side_exits += i->kind == JIT_JCC;
+        if (ends_run(e, i))
+            run = at;
     }
+    if (e->c->trial && e->count)
+        offsets_note(e);
     return scan_done(e, at - start);
 }

@@ -119,7 +119,7 @@ int slot_of(struct jit_emit *e, const struct jit_insn *i, int reg)
 static bool keeps(const struct jit_insn *i)
 {
     switch (i->kind) {
-    case JIT_SAME: case JIT_NOTHING: case JIT_LEA: case JIT_PUSH: case JIT_POP: case JIT_LEAVE: return true;
+    case JIT_SAME: case JIT_NOTHING: case JIT_LEA: case JIT_PUSH: case JIT_POP: case JIT_LEAVE: case JIT_JCC: return true;
     default: return false;
     }
 }

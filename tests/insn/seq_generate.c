@@ -192,6 +192,7 @@ static bool try_sequence(const struct seq_generator *s, struct rng *r, struct se
 
     generate_state(&s->g, r, &q->c);
     q->count = 0;
+    q->smc = s->smc;
     choose_segments(&q->c, r, s->smc);
     choose_control(&q->c, r);
     choose_registers(&w);

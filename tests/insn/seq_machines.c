@@ -18,6 +18,7 @@ static struct insn_guest *guests[ENGINES][2]; /* long mode; legacy */
 static struct insn_guest *under_way;
 static u64 runs, runs_at_tick;
 static bool with_host; /* else the interpreter's steps are the measure */
+static u64 retired; /* instructions of the last run */
 
 /* What one machine made of a sequence. */
 struct end {
@@ -84,11 +85,13 @@ void seq_forget_pages(void)
 static void run(int engine, bool legacy, const struct sequence *q, u32 steps)
 {
     struct insn_guest *g = guests[engine][legacy];
+    u64 before = guest_vcpu(g)->retired;
 
     runs++;
     under_way = g;
     guest_run_code(g, &q->c, q->code, steps, &ours.o, ours.code);
     under_way = NULL;
+    retired = guest_vcpu(g)->retired - before;
 }
 
 /* The instruction that ended the sequence stands for it where the comparison asks what was executed. */
@@ -162,12 +165,24 @@ static bool calls_kernel(const struct sequence *q)
     return insn_classify(&c, &d) != INSN_COMPARE;
 }
 
+/* Of sequences that leave their code as it is: a REP that overwrites itself counts as often as it is begun. */
+static int compare_retired(const struct sequence *q, u64 want, const char *who, FILE *out)
+{
+    if (retired == want || q->smc || memcmp(q->code, ours.code, CODE_SIZE))
+        return 0;
+    if (out)
+        fprintf(out, " %s:\n  counts %llu instructions, the interpreter %llu\n", who, (unsigned long long)retired,
+                (unsigned long long)want);
+    return 1;
+}
+
 /* The interpreter goes first, step by step: it can tell that a sequence would not end, or would enter the kernel, which the host should not try. */
 struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out)
 {
     static const struct { const char *name; int engine; } others[] = {
         {"interpreter, in blocks", INTERPRETER}, {"translator", TRANSLATOR}, {"translator, again", TRANSLATOR}};
     struct seq_trial t = {.vector = INSN_ASTRAY};
+    u64 want = 0;
 
     run(INTERPRETER, legacy, q, STEPS_MAX);
     if (ours.o.vector == INSN_ASTRAY || (with_host && calls_kernel(q)))
@@ -185,6 +200,8 @@ struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out)
     for (size_t n = 0; n < ARRAY_SIZE(others); n++) {
         run(others[n].engine, legacy, q, 0);
         t.differences += compare_ends(q, legacy, others[n].name, out);
+        want = n ? want : retired;
+        t.differences += compare_retired(q, want, others[n].name, out);
     }
     return t;
 }

@@ -42,6 +42,7 @@ struct sequence {
     struct piece piece[PIECES_MAX];
     u16 at[PIECES_MAX + 1]; /* of pieces in the code pages, and of the end; from sequence_layout() */
     u8 code[CODE_SIZE];
+    bool smc;           /* may change its own code */
 };
 
 /* Puts the prefixes where pieces have `lead`. */
