@@ -7,6 +7,7 @@
 #include "cpu/jit_segment.h"
 
 #include "cpu/decode.h"
+#include "cpu/window.h"
 
 static int guest_register(ZydisRegister r)
 {
@@ -118,6 +119,22 @@ static bool rip_alone(const struct jit_emit *e, const struct jit_insn *i, const 
            mem->segment != ZYDIS_REGISTER_GS && i->zi.raw.prefix_count <= 2 && disp == (s32)disp;
 }
 
+static bool absolute(const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    return mem->base == ZYDIS_REGISTER_NONE && mem->index == ZYDIS_REGISTER_NONE && i->zi.address_width == 64 &&
+           mem->segment != ZYDIS_REGISTER_FS && mem->segment != ZYDIS_REGISTER_GS && i->zi.raw.prefix_count <= 2;
+}
+
+/* In a slot that is known. */
+static struct x86_mem window_absolute(struct jit_emit *e, const struct jit_insn *i, s32 disp)
+{
+    u64 slot = (u64)(s64)disp >> WINDOW_SHIFT & (ARRAY_SIZE(e->c->window_table) - 1);
+
+    asm_rm(&e->hot, X86_LOAD | X86_W, T2, X86_AT(HOST_VCPU, VCPU_DISP(window_table) + (s32)slot * 8));
+    window_stub(e, i);
+    return X86_AT(T2, disp);
+}
+
 static struct x86_mem window_at(struct jit_emit *e, const struct jit_insn *i, int reg, s32 disp)
 {
     int slot = X86_NONE;
@@ -148,6 +165,8 @@ struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const Z
     }
     if (share_has(e, i))
         return share_at(e, i, e->host[guest_register(mem->base)]);
+    if (i->window && e->code_size == 8 && absolute(i, mem))
+        return window_absolute(e, i, (s32)mem->disp.value);
     emit_linear(e, i, mem);
     return emit_checked(e, i, size, write);
 }
@@ -174,6 +193,8 @@ struct x86_mem emit_checked(struct jit_emit *e, const struct jit_insn *i, u32 si
 
 int emit_spare(struct jit_emit *e, struct x86_mem *at)
 {
+    if (at->base == T2)
+        return T1;
     if (at->index != T2)
         return T2;
     if (at->base == T1) {

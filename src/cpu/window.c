@@ -17,7 +17,7 @@
 
 #define CR3_ROOT 0x000ffffffffff000ull
 
-#define PROMOTE_HEAT 30000000ull /* instructions */
+#define PROMOTE_HEAT 8000000ull /* instructions */
 #define DEMOTIONS_MAX 6          /* each doubles the heat that is asked for, up to 2^6 times */
 #define DEBT_MAX 25000000        /* some 10 ms */
 #define ALLOWED_PERCENT 15       /* of the time … */
