@@ -461,7 +461,7 @@ static void cold_resume(struct jit_emit *e, struct jit_site *site, const struct 
     rename_again(e, &e->cold);
     if (s->in_loop)
         loop_resume(e, &e->cold, 0); /* the next round asks for an allowance, and whether there is any */
-    else if (s->slot)
+    if (s->slot)
         slot_look_up(&e->cold, s->slot - 1, X86_RAX);
     asm_jmp(&e->cold, hot);
 }

@@ -59,6 +59,8 @@ CODE(64, do_sum_base, "1: add -0x70000000(%rbx, %rdi, 4), %rax; add $8, %rbx; de
 CODE(64, do_sum_index_rip, "1: add (%rbx, %rdi, 8), %rax; add 2f(%rip), %rax; sub 2f(%rip), %rax; add $1, %rdi; sub $1, %rcx; jne 1b; int3; 2: .quad 77");
 CODE(64, do_sum_index_static, "1: add (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx, 8), %rdx; mov 0x200000, %rdx; add $1, %rdi; sub $1, %rcx; jne 1b; int3");
 CODE(64, do_sum_stride, "1: add (%rbx), %rax; add %rdi, %rbx; sub $1, %rcx; jne 1b; int3");
+/* By registers that have no host register everywhere, and one base twice. */
+CODE(64, do_sum_renamed, "1: mov (%rbx), %r9; mov %r9, %r10; add (%rbx), %r10; sub %r9, %r10; add %r10, %rax; add %rdi, %rbx; sub $1, %rcx; jne 1b; int3");
 CODE(64, do_busy, "1: .rept 14; add $1, %eax; .endr; dec %rcx; jne 1b; int3");
 CODE(32, do_read32, "mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es; jmp 1f; 1: mov (%ebx), %eax; int3");
 
@@ -311,7 +313,8 @@ static void loop_indexed_random(void)
         const u8 *code;
         long index_moves, base_moves, scale, disp;
     } all[] = {{do_sum_index, 1, 0, 8, 0}, {do_sum_index_down, -1, 0, 8, 0x70000000}, {do_sum_base, 0, 8, 4, -0x70000000},
-               {do_sum_index_rip, 1, 0, 8, 0}, {do_sum_index_static, 1, 0, 8, 0}, {do_sum_stride, 0, 8, 0, 0}};
+               {do_sum_index_rip, 1, 0, 8, 0}, {do_sum_index_static, 1, 0, 8, 0}, {do_sum_stride, 0, 8, 0, 0},
+               {do_sum_renamed, 0, 8, 0, 0}};
     int k = (int)(random32() % (sizeof(all) / sizeof(all[0])));
     u64 from = at[random32() % PAGES] + random32() % 512 * 8, left = 1 + random32() % 900, sum = 0;
     u64 index = one_in(2) ? random32() % 1000 : (u64)random32() << 32 | random32();
