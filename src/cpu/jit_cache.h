@@ -36,6 +36,8 @@ struct jit {
     u64 key_of[3];           /* CR0, CR4, XCR0 that vector_classes is for */
     bool key_v86;
     u32 vector_classes;
+    u64 segment_attr[2];     /* s.seg_attr, and below what else segment_key is for; see jit_segment.c */
+    u64 segment_mode, segment_key;
     const u8 *enter, *exit[3], *slow, *cell, *jump, *victim[MMU_SETS][2]; /* thunks */
     struct jit_slow_insn { /* the interpreter's forms of slow instructions, by a site's number */
         u32 site, epoch;

@@ -122,7 +122,6 @@ static void table_reset(struct vcpu *c, struct jit_jumps *t, u32 key)
     t->key = key;
     t->local = user_key(key);
     t->space = c->tlb->space;
-    t->base = c->lin_base[SEG_CS];
     t->limit = c->s.seg_limit[SEG_CS];
 }
 
@@ -170,14 +169,9 @@ void jit_jumps_code_written(struct vcpu *c)
 
 /* ---- choosing ---- */
 
-static bool serves_segment(const struct vcpu *c, const struct jit_jumps *t)
-{
-    return t->base == c->lin_base[SEG_CS] && t->limit == c->s.seg_limit[SEG_CS];
-}
-
 static bool serves(const struct vcpu *c, const struct jit_jumps *t, u32 key)
 {
-    return t->key == key && (!t->local || t->space == c->tlb->space) && (!(key & JIT_KEY_SEGMENTED) || serves_segment(c, t));
+    return t->key == key && (!t->local || t->space == c->tlb->space) && (!(key & JIT_KEY_SEGMENTED) || t->limit == c->s.seg_limit[SEG_CS]);
 }
 
 static struct jit_jumps *table_for(struct vcpu *c, u32 key)
@@ -238,12 +232,12 @@ static void put(struct jit_jumps *t, u32 slot, struct jit_jump jump)
 void jit_jumps_add(struct vcpu *c, const struct jit_block *b)
 {
     struct jit_jumps *t = c->jumps;
-    u64 rip = c->s.gpr[RIP], lin = jit_linear(c);
-    u32 slot = jit_jump_slot(rip);
+    u64 tag = jit_jump_tag(c), lin = jit_linear(c);
+    u32 slot = jit_jump_slot(tag);
 
-    if (t->at[slot].rip != JIT_NO_RIP && t->at[slot].rip != rip)
+    if (t->at[slot].rip != JIT_NO_RIP && t->at[slot].rip != tag)
         put(t, slot ^ 1, t->at[slot]); /* either place of the pair is as good for it */
-    put(t, slot, (struct jit_jump){.rip = rip, .code = jit_block_code(b)});
+    put(t, slot, (struct jit_jump){.rip = tag, .code = jit_block_code(b)});
     note_page(c, t, lin, b->hva, tlb_origin(c->tlb, interp_fetch_entry(c, lin))->global);
     if (b->crossing)
         note_page(c, t, jit_crossing_linear(c), b->crossing->page, jit_crossing_global(c));

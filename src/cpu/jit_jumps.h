@@ -18,7 +18,7 @@
 #define JIT_JUMP_FACTOR 0x9e3779b1u
 
 struct jit_jump {
-    u64 rip; /* the offset in CS, if that is segmented; JIT_NO_RIP: none */
+    u64 rip; /* as jit_jump_tag() says it; JIT_NO_RIP: none */
     const u8 *code;
 };
 
@@ -27,7 +27,7 @@ struct jit_jumps {
     u16 fill[JIT_JUMPS];           /* which are in use */
     u32 filled;
     u32 key;
-    u64 base, limit; /* of CS; only of segmented code: see jit_segment.h */
+    u64 limit;    /* of CS; only of segmented code: see jit_segment.h */
     bool local;   /* some are not in global pages: true for `space` only */
     u64 space;    /* tlb.space */
     u64 used;     /* when, in selections */
@@ -36,6 +36,7 @@ struct jit_jumps {
     u64 backing[JIT_FILTER_WORDS]; /* … and by number in the backing */
 };
 #define JIT_NO_RIP 0x8000000000000001ull /* not canonical; generated code compares whole addresses */
+#define JIT_NO_BASE 0x80000000ull /* of CS in no code that is translated: its tags would have that value */
 
 /* Places: 12 bits below the address of a page, 15 above it, where a canonical address is all alike. */
 #define JIT_PLACES (1u << 27)
@@ -54,18 +55,27 @@ static inline u32 jit_jump_slot(u64 rip)
 }
 
 /* Empties what is no longer true of all tables after what happened to the TLB, and makes the table for `key`, the
- * loaded address space, and the code segment of segmented code, the vCPU's. */
+ * loaded address space, and the limit of segmented code, the vCPU's. */
 void jit_jumps_select(struct vcpu *c, u32 key);
+
+/* RIP in a table: its linear address, and where CS has a base that above it, because what RIP may be depends on both. */
+static inline u64 jit_jump_tag(const struct vcpu *c)
+{
+    u64 base = c->lin_base[SEG_CS];
+
+    return ((base + c->s.gpr[RIP]) & c->lin_mask) | base << 32;
+}
 
 /* The code for RIP in the selected table, or NULL. */
 static inline const u8 *jit_jumps_find(const struct vcpu *c)
 {
-    u32 slot = jit_jump_slot(c->s.gpr[RIP]);
+    u64 tag = jit_jump_tag(c);
+    u32 slot = jit_jump_slot(tag);
     const struct jit_jump *first = &c->jumps->at[slot], *second = &c->jumps->at[slot ^ 1];
 
-    if (first->rip == c->s.gpr[RIP])
+    if (first->rip == tag)
         return first->code;
-    return second->rip == c->s.gpr[RIP] ? second->code : NULL;
+    return second->rip == tag ? second->code : NULL;
 }
 
 /* RIP leads to block b. */

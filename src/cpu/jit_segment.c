@@ -5,12 +5,13 @@
  *
  * RIP is an offset in the code segment. vcpu.page_base is what RIP would be at the start of the linear page, so that RIP is page_base and
  * an offset in the page here as well. The key says which part of the page the segment has, if not all of it: so jumps within that part
- * need no check. All others look for their target, cut to the operand size, in a jump table that is for this base and limit of CS
- * alone; what is not found and is beyond the limit is the jump's own fault. */
+ * need no check. All others look for their target, cut to the operand size, in a jump table that is for this limit of CS alone, by linear
+ * address and base; what is not found and is beyond the limit is the jump's own fault. */
 #include "cpu/jit_segment.h"
 
 #include "cpu/decode.h"
 #include "cpu/descriptor.h"
+#include "cpu/jit_cache.h"
 #include "cpu/jit_jumps.h"
 
 #define M(name) ZYDIS_MNEMONIC_##name
@@ -29,7 +30,7 @@ static bool limit_alone(const struct vcpu *c, int seg, bool write)
     return write ? attr_is_writable_data(attr) : attr_is_readable(attr);
 }
 
-/* Whether segment_load_real() would leave limits and attributes as they are. */
+/* Whether segment_load_real() would leave attributes as they are. */
 static bool loads_keep(const struct vcpu *c)
 {
     static const u8 segments[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
@@ -42,9 +43,17 @@ static bool loads_keep(const struct vcpu *c)
         return false;
     }
     for (size_t n = 0; n < ARRAY_SIZE(segments); n++)
-        if ((c->s.seg_attr[segments[n]] & ~kept) != want || (v86_mode(c) && c->s.seg_limit[segments[n]] != 0xffff))
+        if ((c->s.seg_attr[segments[n]] & ~kept) != want)
             return false;
     return true;
+}
+
+/* In virtual-8086 mode, for that: only what was loaded from outside may have other limits. */
+static bool limits_kept(const struct vcpu *c)
+{
+    const u32 *limit = c->s.seg_limit;
+
+    return !v86_mode(c) || (limit[SEG_ES] == 0xffff && limit[SEG_DS] == 0xffff && limit[SEG_FS] == 0xffff && limit[SEG_GS] == 0xffff);
 }
 
 static u64 handled_segments(const struct vcpu *c)
@@ -57,15 +66,37 @@ static u64 handled_segments(const struct vcpu *c)
     return bits;
 }
 
-u64 jit_segment_key(const struct vcpu *c)
+/* What is the same at all RIPs, and rarely changes. */
+static u64 key_of_segments(const struct vcpu *c)
 {
-    s64 start = (s64)c->s.gpr[RIP] - (s64)(jit_linear(c) & ~PAGE_MASK), behind = (s64)jit_rip_last(c) + 1 - start;
     u64 key = JIT_KEY_SEGMENTED | handled_segments(c);
 
     if (c->stack_mask == 0xffff)
         key |= JIT_KEY_STACK16;
-    if (loads_keep(c))
-        key |= JIT_KEY_REAL;
+    return loads_keep(c) ? key | JIT_KEY_REAL : key;
+}
+
+static u64 key_kept(const struct vcpu *c)
+{
+    const u64_any *attr = (const u64_any *)c->s.seg_attr;
+    u64 mode = (c->s.cr0 & CR0_PE) | (c->s.rflags & FLAG_VM) | c->stack_mask << 32;
+    struct jit *j = c->jit;
+
+    static_assert(sizeof(c->s.seg_attr) == sizeof(j->segment_attr), "all of them");
+    if (unlikely(attr[0] != j->segment_attr[0] || attr[1] != j->segment_attr[1] || mode != j->segment_mode || !j->segment_key)) {
+        j->segment_key = key_of_segments(c);
+        j->segment_attr[0] = attr[0];
+        j->segment_attr[1] = attr[1];
+        j->segment_mode = mode;
+    }
+    return limits_kept(c) ? j->segment_key : j->segment_key & ~(u64)JIT_KEY_REAL;
+}
+
+u64 jit_segment_key(const struct vcpu *c)
+{
+    s64 start = (s64)c->s.gpr[RIP] - (s64)(jit_linear(c) & ~PAGE_MASK), behind = (s64)jit_rip_last(c) + 1 - start;
+    u64 key = key_kept(c);
+
     if (start < 0)
         key |= (u64)-start << JIT_KEY_BEFORE_SHIFT;
     if (behind < (s64)PAGE_SIZE)
@@ -370,6 +401,11 @@ static struct jit_exit *emit_jump_table(struct jit_emit *e)
     struct x86_asm *a = &e->hot;
     struct jit_exit *miss;
 
+    asm_rm(a, X86_ADD, T1, base); /* jit_jump_tag */
+    asm_rm(a, X86_LOAD, T2, base);
+    asm_rr(a, 0xc1 | X86_W, 4, T2); /* shl */
+    asm_byte(a, 32);
+    asm_rr(a, X86_OR | X86_W, T1, T2);
     asm_rr(a, 0x69, T2, T1); /* imul by a constant: jit_jump_slot, times the size of an entry */
     asm_u32(a, JIT_JUMP_FACTOR);
     asm_rr(a, 0xc1, 5, T2); /* shr */
@@ -379,8 +415,7 @@ static struct jit_exit *emit_jump_table(struct jit_emit *e)
     asm_rm(a, X86_ADD | X86_W, T2, VCPU_AT(jumps));
     asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
     miss = exit_new(e, EXIT_MISS, 0, asm_jcc(a, X86_NE, NULL));
-    asm_rm(a, X86_ADD, T1, base); /* segment_miss() comes back here */
-    asm_ri(a, X86_AND, T1, (s32)PAGE_MASK);
+    asm_ri(a, X86_AND, T1, (s32)PAGE_MASK); /* segment_miss() comes back here */
     asm_rm(a, X86_SUB, T1, base);
     asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(page_base));
     asm_rm(a, 0xff, 4, X86_AT(T2, offsetof(struct jit_jump, code))); /* jmp [] */
@@ -419,6 +454,7 @@ void segment_miss(struct jit_emit *e, const struct jit_exit *x)
     asm_ri(a, X86_XOR | X86_W, T2, sizeof(struct jit_jump));
     asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
     asm_jcc(a, X86_E, x->exec + 4);
+    asm_rm(a, X86_SUB, T1, VCPU_AT(lin_base[SEG_CS]));
     if (x->site) {
         asm_rm(a, X86_CMP, T1, VCPU_AT(s.seg_limit[SEG_CS]));
         within = asm_jcc(a, X86_BE, NULL);
