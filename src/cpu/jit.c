@@ -60,10 +60,10 @@ static bool flat(const struct vcpu *c)
            !(c->lin_base[SEG_ES] | c->lin_base[SEG_CS] | c->lin_base[SEG_SS] | c->lin_base[SEG_DS]);
 }
 
-/* All code, where RIP is in the code segment, and that not at one place. */
+/* All code, where RIP is in the code segment. */
 static bool translatable(const struct vcpu *c)
 {
-    return c->code_size == 8 || (c->s.gpr[RIP] <= jit_rip_last(c) && c->lin_base[SEG_CS] != JIT_NO_BASE);
+    return c->code_size == 8 || c->s.gpr[RIP] <= jit_rip_last(c);
 }
 
 static u64 jit_key(struct vcpu *c)

@@ -353,7 +353,7 @@ struct jit_cell *jit_cell_new(struct vcpu *c)
     struct jit_cell *cell = &c->cells[c->jit->cell_count++];
 
     static_assert(CELLS * GROWTH_MAX <= JIT_CELLS, "");
-    cell->place = JIT_NO_RIP;
+    cell->place = JIT_NO_PLACE;
     return cell;
 }
 

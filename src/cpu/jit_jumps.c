@@ -76,7 +76,7 @@ static void places_begin(struct vcpu *c)
     struct jit *j = c->jit;
 
     for (u32 n = 0; n < j->cell_count; n++)
-        c->cells[n].place = JIT_NO_RIP;
+        c->cells[n].place = JIT_NO_PLACE;
     j->places = 0;
     for (int n = 0; n < JIT_JUMP_TABLES; n++)
         j->jumps[n].place = place_new(j);
@@ -98,7 +98,7 @@ static void table_clear(struct vcpu *c, struct jit_jumps *t)
     c->jit->counters.jump_clears++;
     place_change(c, t);
     for (u32 n = 0; n < t->filled; n++)
-        t->at[t->fill[n]].rip = JIT_NO_RIP;
+        t->at[t->fill[n]].rip = jit_no_rip(t->fill[n]);
     t->filled = 0;
     filter_clear(t->linear);
     filter_clear(t->backing);
@@ -111,13 +111,15 @@ static bool user_key(u32 key)
     return set == MMU_USER || set == MMU_ALIGN;
 }
 
+static_assert((u32)JIT_JUMP_FACTOR >> (32 - JIT_JUMPS_SHIFT) > 1, "jit_no_rip: the slot of 1");
+
 static void table_reset(struct vcpu *c, struct jit_jumps *t, u32 key)
 {
     table_clear(c, t);
     if (!t->key) { /* never used */
         place_change(c, t);
         for (u32 n = 0; n < JIT_JUMPS; n++)
-            t->at[n].rip = JIT_NO_RIP;
+            t->at[n].rip = jit_no_rip(n);
     }
     t->key = key;
     t->local = user_key(key);
@@ -224,7 +226,7 @@ static void note_page(struct vcpu *c, struct jit_jumps *t, u64 lin, const u8 *hv
 
 static void put(struct jit_jumps *t, u32 slot, struct jit_jump jump)
 {
-    if (t->at[slot].rip == JIT_NO_RIP)
+    if (t->at[slot].rip == jit_no_rip(slot))
         t->fill[t->filled++] = (u16)slot;
     t->at[slot] = jump;
 }
@@ -235,7 +237,7 @@ void jit_jumps_add(struct vcpu *c, const struct jit_block *b)
     u64 tag = jit_jump_tag(c), lin = jit_linear(c);
     u32 slot = jit_jump_slot(tag);
 
-    if (t->at[slot].rip != JIT_NO_RIP && t->at[slot].rip != tag)
+    if (t->at[slot].rip != jit_no_rip(slot) && t->at[slot].rip != tag)
         put(t, slot ^ 1, t->at[slot]); /* either place of the pair is as good for it */
     put(t, slot, (struct jit_jump){.rip = tag, .code = jit_block_code(b)});
     note_page(c, t, lin, b->hva, tlb_origin(c->tlb, interp_fetch_entry(c, lin))->global);

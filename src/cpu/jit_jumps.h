@@ -18,7 +18,7 @@
 #define JIT_JUMP_FACTOR 0x9e3779b1u
 
 struct jit_jump {
-    u64 rip; /* as jit_jump_tag() says it; JIT_NO_RIP: none */
+    u64 rip; /* as jit_jump_tag() says it; jit_no_rip(): none */
     const u8 *code;
 };
 
@@ -35,16 +35,15 @@ struct jit_jumps {
     u64 linear[JIT_FILTER_WORDS];  /* pages that entries depend on: by linear address … */
     u64 backing[JIT_FILTER_WORDS]; /* … and by number in the backing */
 };
-#define JIT_NO_RIP 0x8000000000000001ull /* not canonical; generated code compares whole addresses */
-#define JIT_NO_BASE 0x80000000ull /* of CS in no code that is translated: its tags would have that value */
 
 /* Places: 12 bits below the address of a page, 15 above it, where a canonical address is all alike. */
 #define JIT_PLACES (1u << 27)
 
 struct jit_cell {
-    u64 place;      /* page_base + the table's place, for which the rest is true; JIT_NO_RIP: none */
+    u64 place;      /* page_base + the table's place, for which the rest is true; JIT_NO_PLACE: none */
     const u8 *code; /* of the target */
 };
+#define JIT_NO_PLACE 0x8000000000000001ull /* the sum of no place and an address that is canonical */
 #define JIT_CELLS 320000u /* a vCPU's, at most */
 
 /* Where an address is looked for first; then in the other entry of the pair. Multiplied by 16 this is the entry's place; generated
@@ -52,6 +51,12 @@ struct jit_cell {
 static inline u32 jit_jump_slot(u64 rip)
 {
     return (u32)rip * JIT_JUMP_FACTOR >> (32 - JIT_JUMPS_SHIFT);
+}
+
+/* What an entry has that is empty: something that is never looked for there. No one value would do, as a guest's jump may be to anything. */
+static inline u64 jit_no_rip(u32 slot)
+{
+    return slot > 1 ? 0 : 1; /* 0 is looked for in slots 0 and 1, 1 elsewhere */
 }
 
 /* Empties what is no longer true of all tables after what happened to the TLB, and makes the table for `key`, the
