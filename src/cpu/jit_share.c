@@ -67,7 +67,7 @@ static bool access_of(const struct jit_emit *e, const struct jit_insn *i, struct
 static bool quiet(const struct jit_emit *e, const struct jit_insn *i)
 {
     switch (i->kind) {
-    case JIT_NOTHING: return true;
+    case JIT_NOTHING: case JIT_JCC: return true; /* the latter in the middle of a block */
     case JIT_LEA: return lea_direct(e, i);
     case JIT_SAME: return !i->mem && !i->host_faults && spares_of(e, i) < 2;
     default: return false;

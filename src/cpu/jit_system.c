@@ -1,6 +1,6 @@
-/* Instructions of kernels that are worth code of their own: SWAPGS, RDFSBASE and its like, CLI, STI, PUSHF, RDPKRU, STAC, CLAC; and of
- * programs: LAHF, SAHF, CLD, STD. What is rare about them (privileges, interrupts that wait, features that CR4 turns off) is left
- * to the interpreter's handlers. */
+/* Instructions of kernels that are worth code of their own: SWAPGS, RDFSBASE and its like, CLI, STI, PUSHF, RDPKRU, STAC, CLAC, reads
+ * of control registers; and of programs: LAHF, SAHF, CLD, STD, reads of selectors. What is rare about them (privileges, interrupts that
+ * wait, features that CR4 turns off) is left to the interpreter's handlers. */
 #include "cpu/jit_emit.h"
 
 #include "cpu/cpuid.h"
@@ -25,6 +25,31 @@ static bool ac_known(const struct jit_emit *e, const struct jit_insn *i)
     return has_feature(e, FEAT_SMAP) && e->b->key & JIT_KEY_RING0 && i->offset + i->zi.length < PAGE_SIZE;
 }
 
+/* A register that MOV reads in 64-bit code: where it is; base X86_NONE: it is no such instruction. Selectors have 16 bits. */
+static struct x86_mem special_register(const struct jit_insn *i)
+{
+    switch (i->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER && !i->mem ? i->op[1].reg.value : ZYDIS_REGISTER_NONE) {
+    case ZYDIS_REGISTER_CR0: return VCPU_AT(s.cr0);
+    case ZYDIS_REGISTER_CR2: return VCPU_AT(s.cr2);
+    case ZYDIS_REGISTER_CR3: return VCPU_AT(s.cr3);
+    case ZYDIS_REGISTER_CR4: return VCPU_AT(s.cr4);
+    case ZYDIS_REGISTER_ES ... ZYDIS_REGISTER_GS:
+        return X86_AT(HOST_VCPU, VCPU_DISP(s.seg_sel) + (s32)(i->op[1].reg.value - ZYDIS_REGISTER_ES) * 2);
+    default: return X86_AT(X86_NONE, 0);
+    }
+}
+
+static bool is_selector(const ZydisDecodedOperand *op)
+{
+    return op->reg.value >= ZYDIS_REGISTER_ES && op->reg.value <= ZYDIS_REGISTER_GS;
+}
+
+static bool reads_special(const struct jit_emit *e, const struct jit_insn *i)
+{
+    return e->code_size == 8 && special_register(i).base != X86_NONE &&
+           (is_selector(&i->op[1]) ? i->zi.operand_width >= 32 : (e->b->key & JIT_KEY_RING0) != 0);
+}
+
 enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
 {
     bool ring0 = e->b->key & JIT_KEY_RING0, whole = i->zi.operand_width == e->code_size * 8;
@@ -32,6 +57,7 @@ enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
     switch (i->zi.mnemonic) {
     case M(CLI): case M(STI): return ring0 ? JIT_SYSTEM : JIT_INTERPRET;
     case M(CLD): case M(STD): return JIT_SYSTEM;
+    case M(MOV): return reads_special(e, i) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(RDPKRU): return has_feature(e, FEAT_PKU) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(LAHF): case M(SAHF): return e->code_size != 8 || has_feature(e, FEAT_LAHF64) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(PUSHFD): case M(PUSHFQ): return whole ? JIT_SYSTEM : JIT_INTERPRET;
@@ -178,6 +204,16 @@ static void emit_base_read(struct jit_emit *e, const struct jit_insn *i, struct 
         asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(guest));
 }
 
+static void emit_special_read(struct jit_emit *e, const struct jit_insn *i)
+{
+    int guest = register_offset(i->op[0].reg.value) / 8, host = jit_host_register[guest];
+    u32 load = is_selector(&i->op[1]) ? X86_MOVZX16 : X86_LOAD | X86_W;
+
+    asm_rm(&e->hot, load, host == JIT_IN_MEMORY ? T1 : host, special_register(i));
+    if (host == JIT_IN_MEMORY)
+        asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(guest));
+}
+
 /* The new base in T1; the slow path is taken where it is not canonical. */
 static void emit_base_write(struct jit_emit *e, const struct jit_insn *i, struct x86_mem base, struct x86_mem linear)
 {
@@ -230,6 +266,7 @@ void emit_system(struct jit_emit *e, const struct jit_insn *i)
     case M(SAHF): emit_sahf(e); break;
     case M(RDPKRU): emit_rdpkru(e, i); break;
     case M(SWAPGS): emit_swapgs(e); break;
+    case M(MOV): emit_special_read(e, i); break;
     case M(PUSHF): case M(PUSHFD): case M(PUSHFQ): emit_pushf(e, i); break;
     default: emit_base(e, i); break;
     }
