@@ -1,11 +1,13 @@
-/* The stack in windows: operands by RSP need no look-up, because the host's GS base has what is added to addresses in the slot that
- * RSP is in, and an operand is GS:[RSP + disp]. In 32-bit code all addresses are in one slot, and all operands are such.
+/* The stack in windows: operands by RSP need no look-up, because the host's GS base has what is added to addresses in the
+ * slot that RSP is in, and an operand is GS:[RSP + disp]. In 32-bit code all addresses are in one slot, and all operands are such.
  *
- * That holds whenever code for windows runs. Entering it from C makes it so (window.h), and an instruction that moves RSP by more
- * than a small constant has a check behind it. Small constants may lead out of the slot, but not further than the guards reach
- * until control is in C again: the budget limits how many there are. An access in the guards faults, and C brings another slot.
+ * That holds whenever code for windows runs. Entering it from C makes it so (window.h), and an instruction that moves RSP by
+ * more than a small constant has a check behind it. Small constants may lead out of the slot, but not further than the guards
+ * reach until control is in C again: the budget limits how many there are. An access in the guards faults, and C brings
+ * another slot.
  *
- * The check compares, so the flags are saved for it; LEAVE, PUSH, POP, CALL, RET are what is frequent, and all but LEAVE need none. */
+ * The check compares, so the flags are saved for it; LEAVE, PUSH, POP, CALL, RET are what is frequent, and all but LEAVE need
+ * none. */
 #include "cpu/jit_emit.h"
 
 #include "cpu/window.h"

@@ -47,6 +47,11 @@ CODE(64, do_walk_up, "mov %rbx, %rsp; mov $0x400000000, %rdx; sub %rdx, %rsp; mo
 CODE(64, do_walk_down, "mov %rbx, %rsp; mov $0x400000000, %rdx; add %rdx, %rsp; mov $0x40000, %edx;"
                        "1: sub $0x10000, %rsp; dec %edx; jne 1b; mov (%rsp), %rax; int3");
 
+/* At constant addresses: of the program, of the kernel's half, and the last that is the user's. */
+CODE(64, do_static, "mov 0x200000, %rax; mov 0x200000, %edx; xor %eax, %edx; int3");
+CODE(64, do_static_high, "mov -0x1000, %rax; int3");
+CODE(64, do_static_edge, "mov 0x7ffffffc, %rax; int3");
+
 CODE(64, do_read_behind, "mov (%rbx), %rax; int3"); /* which has not seen so much yet as do_read */
 /* Loops: RBX and RDI walk, RCX counts, RAX adds up. */
 CODE(64, do_sum, "1: add (%rbx), %rax; add $8, %rbx; dec %rcx; jne 1b; int3");
@@ -448,6 +453,18 @@ static void behind_4g(void)
     }
 }
 
+static void constant_addresses(void)
+{
+    struct frame f = frame_at(do_static, 3), high = frame_at(do_static_high, 3), edge = frame_at(do_static_edge, 3);
+
+    for (int n = 0; n < 50; n++) {
+        load(n % SPACES, false);
+        must(enter(&f) == 3 && caught.rax == *(u64 *)0x200000 && !caught.rdx, "static data: vector %lu, %lx", caught.vector, caught.rax);
+        must(enter(&high) == 14 && caught_cr2 == 0xfffffffffffff000, "the kernel's half: vector %lu, %lx", caught.vector, caught_cr2);
+        must(enter(&edge) == 14 && caught_cr2 == 0x7ffffffc, "the edge of 2 GiB: vector %lu, %lx", caught.vector, caught_cr2);
+    }
+}
+
 void guest_main(void)
 {
     bool has_pcid = feature(1, 0, 2, 17);
@@ -475,5 +492,6 @@ void guest_main(void)
     check(successes > ROUNDS / 4 && faults > ROUNDS / 8, "accesses and faults");
     not_canonical();
     behind_4g();
+    constant_addresses();
     write_cr3((u64)pml4);
 }
