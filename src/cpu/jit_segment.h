@@ -24,7 +24,7 @@ static inline u64 jit_rip_last(const struct vcpu *c)
     return c->code_size == 2 && limit > 0xffff ? 0xffff : limit;
 }
 
-/* What segmented code depends on, for its key; RIP is not behind jit_rip_last(). */
+/* jit_segment_key.c: what segmented code depends on, for its key; RIP is not behind jit_rip_last(). */
 u64 jit_segment_key(const struct vcpu *c);
 
 /* ---- jit_scan.c asks ---- */
