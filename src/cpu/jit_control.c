@@ -176,6 +176,14 @@ void emit_budget_before(struct jit_emit *e, const struct jit_insn *i)
 
 /* ---- ways out ---- */
 
+/* To the code of the jump table's entry in T2, whose address is in T1. */
+static void emit_to_entry(struct x86_asm *a)
+{
+    asm_ri(a, X86_AND | X86_W, T1, (s32)PAGE_MASK);
+    asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(page_base));
+    asm_rm(a, 0xff, 4, X86_AT(T2, offsetof(struct jit_jump, code))); /* jmp [] */
+}
+
 /* To the linear address in T1, flags in RAX: looks into the jump table, and sets page_base. Returns the way out where it is not there. */
 static struct jit_exit *emit_jump_table(struct jit_emit *e)
 {
@@ -184,9 +192,7 @@ static struct jit_exit *emit_jump_table(struct jit_emit *e)
 
     jit_emit_look_up(a);
     miss = exit_new(e, EXIT_MISS, 0, asm_jcc(a, X86_NE, NULL));
-    asm_ri(a, X86_AND | X86_W, T1, (s32)PAGE_MASK);
-    asm_rm(a, X86_STORE | X86_W, T1, VCPU_AT(page_base));
-    asm_rm(a, 0xff, 4, X86_AT(T2, offsetof(struct jit_jump, code))); /* jmp [] */
+    emit_to_entry(a);
     return miss;
 }
 
@@ -359,7 +365,9 @@ static void emit_target(struct jit_emit *e, const struct jit_insn *i)
 /* The slow path of an indirect jump: that of its operand, or one that only a bad target finds. */
 static u32 target_site(struct jit_emit *e, const struct jit_insn *i)
 {
-    return i->mem ? e->stub[e->stubs - 1].site : jit_site_new(e, i, JIT_SITE_INSN);
+    u32 site = i->mem ? e->stub[e->stubs - 1].site : 0;
+
+    return site ? site : jit_site_new(e, i, JIT_SITE_INSN);
 }
 
 void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i)
@@ -369,37 +377,26 @@ void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i)
     emit_jump_to_t1(e)->site = target_site(e, i);
 }
 
-/* Leaves for the slow path unless the target in T1 is in the lower or upper half of 47 bits each; T2 changes. Before anything is pushed: a
- * call to an address that is not canonical faults without. */
-static void emit_canonical(struct jit_emit *e, const struct jit_insn *i)
-{
-    struct jit_stub *stub;
-
-    if (e->code_size != 8)
-        return;
-    if (!(e->flags & FLAGS_RECIPE)) /* with windows they may still be in EFLAGS alone */
-        flags_save(e);
-    stub = &e->stub[e->stubs++];
-    asm_rr(&e->hot, X86_LOAD | X86_W, T2, T1);
-    asm_rr(&e->hot, 0xc1 | X86_W, 7, T2); /* sar */
-    asm_byte(&e->hot, 47);
-    asm_ri(&e->hot, X86_ADD | X86_W, T2, 1);
-    asm_ri(&e->hot, X86_CMP | X86_W, T2, 1);
-    *stub = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
-                              .recipe = e->recipe, .x87 = e->x87_offset};
-    stub->jump = asm_jcc(&e->hot, X86_A, NULL);
-    flags_clobber(e);
-}
-
+/* The target is looked up before anything is pushed: a call to an address that is not canonical faults without. What is not in the table goes
+ * the slow path. */
 void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i)
 {
+    struct x86_asm *a = &e->hot;
+    struct jit_exit *miss;
+
     x87_settle(e);
     emit_target(e, i);
-    emit_canonical(e, i);
-    asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(scratch));
+    flags_to_rax(e);
+    flags_clobber(e);
+    jit_emit_look_up(a);
+    miss = exit_new(e, EXIT_CALL, 0, asm_jcc(a, X86_NE, NULL));
+    miss->site = target_site(e, i);
+    miss->back = asm_here(a);
+    asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(scratch));
     emit_push_return(e, i);
-    asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(scratch));
-    emit_jump_to_t1(e);
+    asm_rm(a, X86_LOAD | X86_W, T2, VCPU_AT(scratch));
+    asm_rm(a, X86_LOAD | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
+    emit_to_entry(a);
 }
 
 void emit_return(struct jit_emit *e, const struct jit_insn *i)
@@ -618,6 +615,14 @@ static void cold_side_exit(struct jit_emit *e, const struct jit_exit *x)
     emit_add(a, X86_AT(T2, 0), x->unused);
 }
 
+static void cold_call(struct jit_emit *e, const struct jit_exit *x)
+{
+    asm_ri(&e->hot, X86_XOR | X86_W, T2, sizeof(struct jit_jump));
+    asm_rm(&e->hot, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
+    asm_jcc(&e->hot, X86_E, x->back);
+    emit_slow(&e->hot, e, x->site, FLAGS_RAX, NULL);
+}
+
 static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
 {
     link_here(e, x);
@@ -634,6 +639,7 @@ static void cold_exit(struct jit_emit *e, const struct jit_exit *x)
     case EXIT_FAR: e->segmented ? segment_far(e, x->insn, x->offset) : emit_far(e, x->offset); break;
     case EXIT_BUDGET: cold_budget(e, x); break;
     case EXIT_CELL: cold_cell(e, x); break;
+    case EXIT_CALL: cold_call(e, x); break;
     default: cold_miss(e, x); break;
     }
 }

@@ -127,12 +127,12 @@ static void stubs_dump(const struct jit_emit *e, u64 page)
 static void exits_dump(const struct jit_emit *e, u64 page)
 {
     static const char *const what[] = {[EXIT_LINK] = "to", [EXIT_FAR] = "to another page, to",
-                                       [EXIT_BUDGET] = "for want of budget, to go on at", [EXIT_CELL] = "where the cell is of no use, to", [EXIT_MISS] = "not in the jump table"};
+                                       [EXIT_BUDGET] = "for want of budget, to go on at", [EXIT_CALL] = "not where it is looked for first", [EXIT_CELL] = "where the cell is of no use, to", [EXIT_MISS] = "not in the jump table"};
 
     for (u32 n = 0; n < e->exits; n++) {
         const struct jit_exit *x = &e->exit[n];
 
-        if (x->kind == EXIT_MISS)
+        if (x->kind == EXIT_MISS || x->kind == EXIT_CALL)
             dump_print("  exit %s\n", what[x->kind]);
         else
             dump_print("  exit %s %016llx\n", what[x->kind], (unsigned long long)page + (u64)x->offset);

@@ -83,6 +83,7 @@ enum jit_exit_kind {
     EXIT_FAR,    /* to another page, off the hot path */
     EXIT_BUDGET, /* the instruction budget is used up */
     EXIT_CELL,   /* a jump's cell does not know */
+    EXIT_CALL,   /* the place in the jump table, in T2, has no code for the address in T1, to which there is a call */
     EXIT_MISS,   /* the jump table has no code for the address in T1 */
 };
 struct jit_exit {
@@ -98,6 +99,7 @@ struct jit_exit {
     const struct jit_cell *cell; /* EXIT_CELL */
     u8 unused; /* instructions of the block that are paid for and not run on this way: budget to be given back */
     s32 x87;   /* as jit_emit.x87_offset, to be noted on this way; -1 */
+    const u8 *back; /* EXIT_CALL: where to go on if the other place of the pair has it */
     u32 site; /* EXIT_MISS: of the jump, if it faults where its target is not canonical; … */
     s32 popped; /* … and by how much it has moved RSP */
     u32 cold; /* where its code starts, from that of the block's cold code; for jit_dump.c */

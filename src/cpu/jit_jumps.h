@@ -46,11 +46,11 @@ struct jit_cell {
 #define JIT_NO_PLACE 0x8000000000000001ull /* the sum of no place and an address that is canonical */
 #define JIT_CELLS 320000u /* a vCPU's, at most */
 
-/* Where an address is looked for first; then in the other entry of the pair. Multiplied by 16 this is the entry's place; generated
- * code computes the same. */
+/* Where an address is looked for first; then in the other entry of the pair. Bits from the middle of the product: multiplied by
+ * 16 the place is the product without its other bits. Generated code computes the same. */
 static inline u32 jit_jump_slot(u64 rip)
 {
-    return (u32)rip * JIT_JUMP_FACTOR >> (32 - JIT_JUMPS_SHIFT);
+    return (u32)rip * JIT_JUMP_FACTOR >> 4 & (JIT_JUMPS - 1);
 }
 
 /* What an entry has that is empty: something that is never looked for there. No one value would do, as a guest's jump may be to anything. */

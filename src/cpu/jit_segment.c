@@ -316,14 +316,7 @@ static struct jit_exit *emit_jump_table(struct jit_emit *e)
     asm_rr(a, 0xc1 | X86_W, 4, T2); /* shl */
     asm_byte(a, 32);
     asm_rr(a, X86_OR | X86_W, T1, T2);
-    asm_rr(a, 0x69, T2, T1); /* imul by a constant: jit_jump_slot, times the size of an entry */
-    asm_u32(a, JIT_JUMP_FACTOR);
-    asm_rr(a, 0xc1, 5, T2); /* shr */
-    asm_byte(a, 32 - JIT_JUMPS_SHIFT);
-    asm_rr(a, 0xc1, 4, T2); /* shl */
-    asm_byte(a, 4);
-    asm_rm(a, X86_ADD | X86_W, T2, VCPU_AT(jumps));
-    asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
+    jit_emit_look_up(a);
     miss = exit_new(e, EXIT_MISS, 0, asm_jcc(a, X86_NE, NULL));
     asm_ri(a, X86_AND, T1, (s32)PAGE_MASK); /* segment_miss() comes back here */
     asm_rm(a, X86_SUB, T1, base);

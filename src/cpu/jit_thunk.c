@@ -104,10 +104,7 @@ void jit_emit_look_up(struct x86_asm *a)
     static_assert(sizeof(struct jit_jump) == 1 << 4 && !offsetof(struct jit_jumps, at), "as emitted");
     asm_rr(a, 0x69, T2, T1); /* imul by a constant: jit_jump_slot, times the size of an entry */
     asm_u32(a, JIT_JUMP_FACTOR);
-    asm_rr(a, 0xc1, 5, T2); /* shr */
-    asm_byte(a, 32 - JIT_JUMPS_SHIFT);
-    asm_rr(a, 0xc1, 4, T2); /* shl */
-    asm_byte(a, 4);
+    asm_ri(a, X86_AND, T2, (JIT_JUMPS - 1) << 4);
     asm_rm(a, X86_ADD | X86_W, T2, VCPU_AT(jumps));
     asm_rm(a, X86_CMP | X86_W, T1, X86_AT(T2, offsetof(struct jit_jump, rip)));
 }

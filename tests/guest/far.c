@@ -261,15 +261,44 @@ static void left_at_once(void)
     check(!wrong, "a return past a caller: %u times wrong", wrong);
 }
 
-static void not_canonical(void *arg)
+/* ---- targets that are not canonical: the jump's own fault, as if it had done nothing ---- */
+
+CODE(64, bad_ret, "pushq (%rdi); 1: ret");
+CODE(64, bad_jmp, "mov 8(%rdi), %rax; jmp *(%rdi)");
+CODE(64, bad_jmp_register, "mov (%rdi), %rax; 1: jmp *%rax");
+CODE(64, bad_call, "mov 8(%rdi), %rax; call *(%rdi)");
+CODE(64, bad_call_register, "mov (%rdi), %rax; call *%rax");
+
+static const struct bad {
+    const char *name;
+    u8 *code;
+    u32 offset; /* of the jump */
+} bad[] = {{"RET", bad_ret, 2}, {"JMP", bad_jmp, 4}, {"JMP by register", bad_jmp_register, 3}, {"CALL", bad_call, 4},
+           {"CALL by register", bad_call_register, 3}};
+
+static void jump_bad(void *arg)
 {
-    asm volatile("movabs $0x800000000000, %%rax; push %%rax; ret" : : : "rax");
+    static const u64 target[2] = {0x800000000000};
+
+    ((void (*)(const u64 *))arg)(target);
+}
+
+static void not_canonical(const struct bad *b)
+{
+    u64 sp = 0;
+    u32 wrong = 0;
+
+    for (int n = 0; n < ROUNDS; n++) {
+        int vector = catch_fault(jump_bad, b->code);
+
+        wrong += vector != 13 || caught.rip != (u64)b->code + b->offset || (sp && caught.rsp != sp);
+        sp = caught.rsp;
+    }
+    check(!wrong, "%s to an address that is not canonical: %u times wrong", b->name, wrong);
 }
 
 void guest_main(void)
 {
-    u64 sp = 0;
-
     first = page_alloc();
     second = page_alloc();
     third = page_alloc();
@@ -287,12 +316,7 @@ void guest_main(void)
     }
     returns();
     left_at_once();
-    for (int n = 0; n < 40; n++) {
-        int vector = catch_fault(not_canonical, NULL);
-
-        if (vector != 13 || (sp && caught.rsp != sp))
-            check(false, "a return to an address that is not canonical: vector %d, RSP %lx", vector, caught.rsp);
-        sp = caught.rsp;
-    }
+    for (u32 n = 0; n < sizeof(bad) / sizeof(bad[0]); n++)
+        not_canonical(&bad[n]);
     check(true, "jumps to other pages");
 }
