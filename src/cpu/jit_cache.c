@@ -18,7 +18,7 @@
 
 #define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
 #define COLD_BLOCK_MAX KIB(32)
-#define ARENA_BLOCK_MAX KIB(1)
+#define ARENA_BLOCK_MAX KIB(2)
 
 /* What the cache begins with. It doubles, up to GROWTH_MAX times that, when it is full of what has hardly run. */
 #define HOT_SIZE MIB(12)

@@ -178,7 +178,7 @@ struct jit_emit {
     struct jit_detour detour[JIT_INSNS_MAX / 2];
     u32 detours;
     bool in_detour; /* every access checks for itself */
-    struct jit_exit exit[8 + 2 * JIT_SIDE_EXITS_MAX];
+    struct jit_exit exit[16 + 4 * JIT_SIDE_EXITS_MAX]; /* a side exit may need two, and be in a detour too */
     bool given_back; /* of a side exit under way: what it leaves out is no longer paid for */
     u64 *runs; /* to be raised at every entry, and runs[1] by what side exits leave out; NULL: no profile */
     s32 x87_offset; /* of the last x87 instruction in its page, not yet noted in s.fip; -1 */
