@@ -17,7 +17,7 @@
 #include "cpu/window.h"
 
 #define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
-#define COLD_BLOCK_MAX KIB(32)
+#define COLD_BLOCK_MAX KIB(64) /* slow paths that restore renamed registers, detours, side exits */
 #define ARENA_BLOCK_MAX KIB(2)
 
 /* What the cache begins with. It doubles, up to GROWTH_MAX times that, when it is full of what has hardly run. */
