@@ -18,6 +18,7 @@ extern const s8 jit_host_register[GPR_COUNT];
 
 #define JIT_VICTIM_SIZE 64     /* accesses larger than this do not look for a victim in the TLB */
 #define JIT_INSNS_MAX 64       /* a block */
+#define JIT_STUBS_MAX (JIT_INSNS_MAX * 8) /* slow paths of a block: an instruction has up to four, and again in a detour */
 #define JIT_SIDE_EXITS_MAX 12  /* conditional jumps in its middle */
 
 enum jit_site_kind {

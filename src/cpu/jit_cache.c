@@ -18,7 +18,7 @@
 
 #define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
 #define COLD_BLOCK_MAX KIB(64) /* slow paths that restore renamed registers, detours, side exits */
-#define ARENA_BLOCK_MAX KIB(2)
+#define ARENA_BLOCK_MAX KIB(4)
 
 /* What the cache begins with. It doubles, up to GROWTH_MAX times that, when it is full of what has hardly run. */
 #define HOT_SIZE MIB(12)
@@ -199,7 +199,7 @@ static bool room(const struct jit *j)
 {
     u32 g = j->growth;
 
-    return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE * g && j->site_count + JIT_INSNS_MAX * 3 <= SITES * g &&
+    return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE * g && j->site_count + JIT_STUBS_MAX + JIT_INSNS_MAX <= SITES * g &&
            j->block_count < BLOCKS * g && j->cell_count + JIT_INSNS_MAX <= CELLS * g && j->hot_used + HOT_BLOCK_MAX <= HOT_SIZE * g &&
            j->cold_used + COLD_BLOCK_MAX <= HOT_SIZE * GROWTH_MAX + COLD_SIZE * g;
 }
@@ -301,6 +301,12 @@ static s8 paid_behind(const struct jit_emit *e, const struct jit_insn *i)
     if (e->given_back)
         return 0;
     return (s8)(e->pays && i < e->pays ? e->insn - i - 1 : e->insn + e->count - i - 1);
+}
+
+struct jit_stub *jit_stub_new(struct jit_emit *e)
+{
+    assert(e->stubs < JIT_STUBS_MAX);
+    return &e->stub[e->stubs++];
 }
 
 u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind)

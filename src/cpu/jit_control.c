@@ -101,7 +101,7 @@ static void emit_ext_check(struct jit_emit *e)
 
     asm_rm(&e->hot, 0x80, 7, VCPU_AT(ext_live)); /* cmp byte, 0 */
     asm_byte(&e->hot, 0);
-    e->stub[e->stubs++] = (struct jit_stub){.site = site, .jump = asm_jcc(&e->hot, X86_E, NULL), .flags = FLAGS_RAX, .x87 = -1};
+    *jit_stub_new(e) = (struct jit_stub){.site = site, .jump = asm_jcc(&e->hot, X86_E, NULL), .flags = FLAGS_RAX, .x87 = -1};
     jit_site_done(e, jit_site_at(e->j, site));
 }
 

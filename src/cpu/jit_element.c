@@ -41,7 +41,7 @@ bool can_emit_element(const struct jit_insn *i)
 /* The slow path if DF is set; its number. */
 static u32 emit_direction(struct jit_emit *e, const struct jit_insn *i)
 {
-    struct jit_stub *stub = &e->stub[e->stubs++];
+    struct jit_stub *stub = jit_stub_new(e);
 
     flags_clobber(e);
     asm_rm(&e->hot, 0xf7, 0, VCPU_AT(s.rflags)); /* test */

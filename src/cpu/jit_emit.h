@@ -157,7 +157,7 @@ struct jit_emit {
         u32 jump;        /* … if the slot in `reg` was another, this displacement leads to what makes it the stack's, … */
         const u8 *back;  /* … and back here */
         int reg;
-    } stack_check[JIT_INSNS_MAX];
+    } stack_check[JIT_INSNS_MAX * 2]; /* an instruction in a detour has another */
     struct x86_mem at; /* the memory operand of the instruction under way */
     int slot;          /* jit_slot.c: the host register whose slot is looked up in RAX; X86_NONE: none */
     s64 slot_moved;    /* how far it may have moved since, in bytes */
@@ -173,7 +173,7 @@ struct jit_emit {
     int count;
     const struct jit_insn *pays; /* the budget is seen to before this; NULL: at the entry */
     u32 stubs, exits;
-    struct jit_stub stub[JIT_INSNS_MAX * 3];
+    struct jit_stub stub[JIT_STUBS_MAX];
     struct jit_share share; /* the last run that began */
     struct jit_detour detour[JIT_INSNS_MAX / 2];
     u32 detours;
@@ -344,6 +344,8 @@ void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags,
 int jit_scan(struct jit_emit *e, const u8 *hva);
 /* The same for a block of just the instruction with these 15 bytes, at `offset` in its page. False: it is illegal. */
 bool jit_scan_one(struct jit_emit *e, u16 offset, const u8 *bytes);
+
+struct jit_stub *jit_stub_new(struct jit_emit *e); /* for the caller to fill; jit_cache.c */
 
 /* jit_slow sites; jit.c */
 u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kind kind);

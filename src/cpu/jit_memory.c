@@ -96,7 +96,7 @@ static struct x86_mem tlb_at(const struct jit_emit *e, size_t member)
 /* A page that is not in the window faults, and the slow path finds the flags where they are now. */
 static void window_stub(struct jit_emit *e, const struct jit_insn *i)
 {
-    e->stub[e->stubs++] = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)e->flags,
+    *jit_stub_new(e) = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)e->flags,
                                             .recipe = e->recipe, .x87 = e->x87_offset};
 }
 
@@ -223,7 +223,7 @@ u32 emit_tlb(struct jit_emit *e, u32 size, bool write)
 
 void emit_check(struct jit_emit *e, const struct jit_insn *i, u32 size, bool write)
 {
-    struct jit_stub *stub = &e->stub[e->stubs++];
+    struct jit_stub *stub = jit_stub_new(e);
 
     *stub = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
                               .recipe = e->recipe, .x87 = e->x87_offset};

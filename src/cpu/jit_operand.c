@@ -497,7 +497,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
         site = e->stub[e->stubs - 1].site;
     } else if (i->host_faults) { /* a slow path that only a signal finds */
         site = jit_site_new(e, i, JIT_SITE_INSN);
-        e->stub[e->stubs++] = (struct jit_stub){.site = site, .flags = (u8)(i->window ? e->flags : e->flags & ~(u32)FLAGS_HOST),
+        *jit_stub_new(e) = (struct jit_stub){.site = site, .flags = (u8)(i->window ? e->flags : e->flags & ~(u32)FLAGS_HOST),
                                                   .recipe = e->recipe, .x87 = e->x87_offset};
     }
     if (i->reads_flags)

@@ -208,13 +208,14 @@ struct x86_mem share_at(struct jit_emit *e, const struct jit_insn *i, int base)
     if (i == s->first) {
         struct jit_detour *d = &e->detour[e->detours++];
 
+        assert(e->detours <= ARRAY_SIZE(e->detour));
         *d = (struct jit_detour){.first = i, .last = s->last, .flags = e->flags & ~(u32)FLAGS_HOST, .recipe = e->recipe,
                                  .x87 = e->x87_offset, .write = s->write, .renamed = e->host == e->renamed};
         asm_rm(&e->hot, X86_LEA | X86_W, T1, X86_AT(base, (s32)s->low));
         d->jump = emit_tlb(e, size, s->write);
         d->victim = size <= JIT_VICTIM_SIZE ? asm_here(&e->hot) : NULL;
     }
-    e->stub[e->stubs++] = (struct jit_stub){.site = 0}; /* nobody's: it stays */
+    *jit_stub_new(e) = (struct jit_stub){.site = 0}; /* nobody's: it stays */
     return X86_AT(T1, i->place - (s32)s->low);
 }
 

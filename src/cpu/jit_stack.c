@@ -21,6 +21,7 @@ void stack_moved(struct jit_emit *e, const struct jit_insn *i, int reg)
 {
     u32 n = e->stack_checks++;
 
+    assert(n < ARRAY_SIZE(e->stack_check));
     if (i->flags_needed_after && !(e->flags & (FLAGS_RECIPE | FLAGS_RAX | FLAGS_MEMORY))) {
         if (reg == X86_RAX) { /* which is about to have them */
             asm_rr(&e->hot, X86_LOAD | X86_W, T2, reg);

@@ -124,7 +124,7 @@ static void emit_conditions(struct jit_emit *e, const struct jit_insn *i, struct
 static struct jit_site *emit_refused(struct jit_emit *e, const struct jit_insn *i, const struct refusals *r, u32 flags)
 {
     u32 end = asm_jmp(&e->hot, NULL);
-    struct jit_stub *stub = &e->stub[e->stubs++];
+    struct jit_stub *stub = jit_stub_new(e);
 
     for (u32 n = 0; n < r->count; n++)
         asm_link(&e->hot, r->jump[n], asm_here(&e->hot));

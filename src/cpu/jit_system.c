@@ -72,7 +72,7 @@ enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
 /* The stub of the slow path that jumps from here take. */
 static struct jit_stub *stub_new(struct jit_emit *e, const struct jit_insn *i, int cond)
 {
-    struct jit_stub *stub = &e->stub[e->stubs++];
+    struct jit_stub *stub = jit_stub_new(e);
 
     *stub = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)(e->flags & ~(u32)FLAGS_HOST),
                               .recipe = e->recipe, .x87 = e->x87_offset};
