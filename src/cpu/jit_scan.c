@@ -432,6 +432,21 @@ static bool ends_run(struct jit_emit *e, const struct jit_insn *i)
     }
 }
 
+/* A function that calls itself descends at first, and the jump at its end was not seen yet: the block ends at its first jump after all. */
+static void recursion_cut(struct jit_emit *e)
+{
+    const struct jit_insn *last = &e->insn[e->count - 1], *jump = e->insn;
+
+    if (last->kind != JIT_CALL || jit_target(last) != e->insn[0].offset)
+        return;
+    while (jump < last && jump->kind != JIT_JCC)
+        jump++;
+    e->count = (int)(jump - e->insn) + 1;
+    e->b->ext = false;
+    for (const struct jit_insn *i = e->insn; i <= jump; i++)
+        e->b->ext |= i->vector;
+}
+
 static void offsets_note(struct jit_emit *e)
 {
     u16 *offset = jit_offsets_new(e->j, e->count);
@@ -469,7 +484,9 @@ int jit_scan(struct jit_emit *e, const u8 *hva)
         if (ends_run(e, i))
             run = at;
     }
+    if (e->count)
+        recursion_cut(e);
     if (e->c->trial && e->count)
         offsets_note(e);
-    return scan_done(e, at - start);
+    return scan_done(e, e->count ? e->insn[e->count - 1].offset + e->insn[e->count - 1].zi.length - start : 0);
 }
