@@ -150,7 +150,6 @@ static __attribute__((noinline)) int run_block(struct vcpu *c, const struct jit_
         return c->fault_vector;
     }
     c->page_base = jit_page_base(c);
-    jit_budget_refill(c);
     link = jit_enter(c, jit_block_code(b));
     if (link)
         jit_leave_by(c, link);
@@ -196,6 +195,7 @@ static void lockstep_step(struct vcpu *c)
     int fault = c->trial->fault;
 
     c->trial->fault = -1;
+    jit_budget_refill(c); /* before the block is chosen: it may be when windows come or go */
     if (fault >= 0)
         exception_handle_fault(c);
     else if ((b = jit_block_at_rip(c)))
