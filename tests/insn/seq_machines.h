@@ -21,7 +21,7 @@ void seq_forget_pages(void);
 
 struct seq_trial {
     int differences;
-    int vector;  /* what the host made of it; INSN_ASTRAY: it was not tried, since it would not end */
+    int vector;  /* what the host made of it; INSN_ASTRAY: it was not compared: it would not end, or read the time and the like */
     bool ended;  /* at its end, not by a fault on the way */
 };
 
