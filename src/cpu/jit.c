@@ -339,6 +339,8 @@ static u32 run_some(struct vcpu *c, u32 from)
         interpret(c);
         return 0;
     }
+    /* or the host's GS base would not be for its stack: see jit_stack.c */
+    assert(!(c->jumps->key & JIT_KEY_WINDOW) || c->window_state == WINDOW_ON);
     c->jit->counters.entered++;
     c->page_base = jit_page_base(c);
     from = jit_enter(c, code);

@@ -106,8 +106,10 @@ static bool derived(const struct jit_emit *e, const struct jit_insn *i, struct b
     switch (i->zi.mnemonic) {
     case ZYDIS_MNEMONIC_INC: base_move(b, guest, 1); return true;
     case ZYDIS_MNEMONIC_DEC: base_move(b, guest, -1); return true;
-    case ZYDIS_MNEMONIC_ADD: base_move(b, guest, from->imm.value.s); return immediate;
-    case ZYDIS_MNEMONIC_SUB: base_move(b, guest, -from->imm.value.s); return immediate;
+    case ZYDIS_MNEMONIC_ADD: case ZYDIS_MNEMONIC_SUB:
+        if (immediate)
+            base_move(b, guest, i->zi.mnemonic == ZYDIS_MNEMONIC_ADD ? from->imm.value.s : -from->imm.value.s);
+        return immediate;
     case ZYDIS_MNEMONIC_MOV:
         if (!is_gpr64(from))
             return false;
@@ -221,10 +223,11 @@ struct x86_mem share_at(struct jit_emit *e, const struct jit_insn *i, int base)
 
 void share_after(struct jit_emit *e, const struct jit_insn *i)
 {
-    struct jit_detour *d = &e->detour[e->detours - 1];
+    struct jit_detour *d;
 
     if (!share_has(e, i) || i != e->share.last)
         return;
+    d = &e->detour[e->detours - 1];
     d->resume = asm_here(&e->hot);
     d->flags_after = e->flags;
 }
