@@ -175,7 +175,6 @@ static struct jit_block *translate(struct vcpu *c, const u8 *hva, u64 key)
         jit_emit_cancel(e);
         return NULL;
     }
-    interp_code_mark(c, hva, MIN(e->b->bytes, PAGE_SIZE - ((u64)hva & ~PAGE_MASK)));
     e->runs = c->group->profile ? jit_profile_begin(e, lin) : NULL;
     emit_block(e);
     if (c->group->profile)

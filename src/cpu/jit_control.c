@@ -267,18 +267,37 @@ s64 jit_target(const struct jit_insn *i)
     return i->offset + i->zi.length + (s64)i->op[0].imm.value.s;
 }
 
-void emit_jmp(struct jit_emit *e, const struct jit_insn *i)
+bool is_jump(const struct jit_insn *i)
 {
-    x87_settle(e);
-    emit_goto(e, jit_target(i));
+    return i->kind == JIT_JMP || i->kind == JIT_JCC;
 }
 
+/* Behind the block's last instruction, or a jump that ends it. */
+static void emit_onward(struct jit_emit *e, s64 offset)
+{
+    x87_settle(e);
+    if (!e->loop || offset != e->insn[0].offset) {
+        emit_goto(e, offset);
+        return;
+    }
+    rename_begin(e);
+    if (e->insn[0].flags_needed || !e->pays)
+        flags_to_host(e);
+    asm_jmp(&e->hot, e->loop);
+}
+
+void emit_jmp(struct jit_emit *e, const struct jit_insn *i)
+{
+    emit_onward(e, jit_target(i));
+}
+
+/* A jump the other way leaves where the block follows it. */
 static struct jit_exit *exit_by_jcc(struct jit_emit *e, const struct jit_insn *i)
 {
-    s64 to = jit_target(i);
-    struct jit_exit *x = exit_new(e, in_page(e, to) ? EXIT_LINK : EXIT_FAR, to, asm_jcc(&e->hot, i->zi.opcode & 15, NULL));
+    s64 to = i->taken ? i->offset + i->zi.length : jit_target(i);
+    struct jit_exit *x = exit_new(e, in_page(e, to) ? EXIT_LINK : EXIT_FAR, to, asm_jcc(&e->hot, (i->zi.opcode & 15) ^ i->taken, NULL));
 
-    x->insn = i;
+    x->insn = i->taken ? NULL : i;
     return x;
 }
 
@@ -293,6 +312,16 @@ static void emit_side_exit(struct jit_emit *e, const struct jit_insn *i)
     x->x87 = e->x87_offset;
 }
 
+/* The next round, or out of the loop. */
+static void emit_loop_jcc(struct jit_emit *e, const struct jit_insn *i)
+{
+    bool back = jit_target(i) == e->insn[0].offset;
+
+    asm_jcc(&e->hot, (i->zi.opcode & 15) ^ !back, e->loop);
+    loop_give_back(e, &e->hot);
+    emit_goto(e, back ? i->offset + i->zi.length : jit_target(i));
+}
+
 void emit_jcc(struct jit_emit *e, const struct jit_insn *i)
 {
     if (i < e->insn + e->count - 1) {
@@ -302,18 +331,16 @@ void emit_jcc(struct jit_emit *e, const struct jit_insn *i)
     x87_settle(e);
     flags_to_host(e);
     if (e->loop) {
-        asm_jcc(&e->hot, i->zi.opcode & 15, e->loop);
-        loop_give_back(e, &e->hot);
+        emit_loop_jcc(e, i);
     } else {
         exit_by_jcc(e, i);
+        emit_goto(e, i->offset + i->zi.length);
     }
-    emit_goto(e, i->offset + i->zi.length);
 }
 
 void emit_fall_through(struct jit_emit *e, u32 offset)
 {
-    x87_settle(e);
-    emit_goto(e, offset);
+    emit_onward(e, offset);
 }
 
 /* The access just emitted is the last that may fault for its site. Nothing comes back there: the block ends. */

@@ -46,6 +46,7 @@ struct jit_insn {
     u16 offset;       /* from the start of the page */
     u8 kind;          /* enum jit_kind */
     bool legal;
+    bool taken;       /* a jump that the block follows: a conditional one has its side exit behind it */
     bool reads_flags; /* or leaves some alone */
     bool writes_flags;
     bool kills_flags; /* writes all and reads none */
@@ -171,6 +172,7 @@ struct jit_emit {
     struct jit_recipe recipe;
     struct jit_insn *insn;
     int count;
+    bool closes;   /* behind its last instruction the block may go on at its first: a loop */
     const struct jit_insn *pays; /* the budget is seen to before this; NULL: at the entry */
     u32 stubs, exits;
     struct jit_stub stub[JIT_STUBS_MAX];
@@ -318,6 +320,7 @@ s64 jit_target(const struct jit_insn *i); /* of a relative jump, from the start 
 void emit_jmp(struct jit_emit *e, const struct jit_insn *i);
 void emit_goto_in_set(struct jit_emit *e, s64 offset, int set); /* within the page, to code for that TLB set, which is set */
 void emit_jcc(struct jit_emit *e, const struct jit_insn *i);
+bool is_jump(const struct jit_insn *i); /* direct, conditional or not */
 void emit_call(struct jit_emit *e, const struct jit_insn *i);
 void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i);
 void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i);

@@ -57,8 +57,13 @@ void jit_heat_went(struct jit *j, const u8 *hva, u32 to)
 
     if (k->tag != tag_of(j, hva))
         return;
-    if (!k->times)
+    if (k->to != to && k->others >= k->times) {
+        u8 before = k->times;
+
+        k->times = k->others;
+        k->others = before;
         k->to = (u16)to;
+    }
     if (k->to == to)
         k->times++;
     else
@@ -69,10 +74,22 @@ void jit_heat_went(struct jit *j, const u8 *hva, u32 to)
     }
 }
 
+static bool nearly_always(u32 there, u32 elsewhere)
+{
+    return there >= SEEN_MIN && there >= LIKELY_RATIO * elsewhere;
+}
+
 bool jit_heat_goes(struct jit *j, const u8 *hva, u32 to)
 {
     const struct jit_heat *k = entry_of(j, hva);
     u32 there = k->to == to ? k->times : k->others, elsewhere = k->to == to ? k->others : k->times;
 
-    return k->tag == tag_of(j, hva) && there >= SEEN_MIN && there >= LIKELY_RATIO * elsewhere;
+    return k->tag == tag_of(j, hva) && nearly_always(there, elsewhere);
+}
+
+u32 jit_heat_next(struct jit *j, const u8 *hva)
+{
+    const struct jit_heat *k = entry_of(j, hva);
+
+    return k->tag == tag_of(j, hva) && nearly_always(k->times, k->others) ? k->to : JIT_WENT_FAR;
 }

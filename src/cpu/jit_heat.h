@@ -11,7 +11,7 @@
 
 struct jit_heat {
     u16 tag;           /* of the block's address and the cache's epoch; whose entry it is */
-    u16 to;            /* where it went first, from the start of its page … */
+    u16 to;            /* where it went most often, from the start of its page … */
     u8 times, others;  /* … how often, and how often elsewhere */
     u8 asked;          /* up to "often enough" */
 };
@@ -38,5 +38,8 @@ void jit_heat_went(struct jit *j, const u8 *hva, u32 to);
 
 /* Whether the block at hva, which ends in a conditional jump, came to `to` almost always. */
 bool jit_heat_goes(struct jit *j, const u8 *hva, u32 to);
+
+/* Where the block at hva came to almost always, as an offset in its page; JIT_WENT_FAR: to another page, or nobody knows. */
+u32 jit_heat_next(struct jit *j, const u8 *hva);
 
 #endif

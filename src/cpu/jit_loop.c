@@ -1,4 +1,5 @@
 /* Loops of one block: what every round needs is found before the loop and held in RAX, T1 and T2 while it runs.
+ * The jump back may be the block's last instruction, either way of it, or that instruction may just be in front of the first one.
  *
  * In windows, what is to be added to the operands' addresses, so that an access in the loop is one instruction. An operand may be
  * held if a round moves it by a small constant at most: with one register that moves, and one that does not, which is added to
@@ -169,9 +170,17 @@ static bool frugal(const struct jit_emit *e, const struct jit_insn *i, bool all)
     return true;
 }
 
+/* Behind what a round does, but for the jump back. */
+static const struct jit_insn *body_end(const struct jit_emit *e)
+{
+    const struct jit_insn *last = &e->insn[e->count - 1];
+
+    return is_jump(last) ? last : last + 1;
+}
+
 static bool all_frugal(const struct jit_emit *e, bool all)
 {
-    for (const struct jit_insn *i = e->insn; i < e->insn + e->count - 1; i++)
+    for (const struct jit_insn *i = e->insn; i < body_end(e); i++)
         if (!frugal(e, i, all) || stack_moves_far(i))
             return false;
     return true;
@@ -179,7 +188,7 @@ static bool all_frugal(const struct jit_emit *e, bool all)
 
 static bool all_held(struct jit_emit *e)
 {
-    for (const struct jit_insn *i = e->insn; i < e->insn + e->count - 1; i++)
+    for (const struct jit_insn *i = e->insn; i < body_end(e); i++)
         if (i->mem && i->kind == JIT_SAME && !hold(e, i))
             return false;
     return true;

@@ -62,9 +62,7 @@ static bool follows(const struct jit_insn *i)
 
 bool loop_of_one(const struct jit_emit *e)
 {
-    const struct jit_insn *last = &e->insn[e->count - 1];
-
-    return !e->segmented && last->kind == JIT_JCC && jit_target(last) == e->insn[0].offset && !e->c->trial && !e->c->group->profile;
+    return e->closes && !e->segmented && !e->c->trial && !e->c->group->profile;
 }
 
 static void change(struct jit_emit *e, int in, int out)
@@ -175,7 +173,7 @@ void rename_for(struct jit_emit *e, const struct jit_insn *i)
 {
     if (i->kind == JIT_NOTHING || (i->kind == JIT_JCC && i < e->insn + e->count - 1))
         return;
-    if (follows(i) || (i->kind == JIT_JCC && e->loop))
+    if (follows(i) || (is_jump(i) && e->loop))
         rename_begin(e);
     else
         rename_end(e);

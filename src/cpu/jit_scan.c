@@ -7,6 +7,7 @@
 #include "cpu/decode.h"
 #include "cpu/exec.h"
 #include "cpu/exec_system.h"
+#include "cpu/interp.h"
 #include "cpu/jit_cache.h"
 #include "cpu/jit_segment.h"
 #include "cpu/jit_stress.h"
@@ -288,7 +289,7 @@ static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, i
     i->bytes = bytes;
     i->mem = NULL;
     i->code16 = e->code_size == 2;
-    i->shared = false;
+    i->shared = i->taken = false;
     if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
         return false;
     i->legal = ZYAN_SUCCESS(status);
@@ -359,7 +360,7 @@ static bool settle_renamed(struct jit_emit *e)
     for (struct jit_insn *i = e->insn; i < e->insn + e->count && good; i++) {
         u8 before = i->kind;
 
-        if (ends_block(i))
+        if (ends_block(i) || i->taken)
             continue;
         settle(e, i);
         good = i->kind == before || (before == JIT_INTERPRET && !ends_block(i));
@@ -378,10 +379,12 @@ static void rename_registers(struct jit_emit *e)
     rename_planned(e);
 }
 
-static int scan_done(struct jit_emit *e, u64 bytes)
+static int scan_done(struct jit_emit *e)
 {
     e->b->insns = (u16)e->count;
-    e->b->bytes = (u16)bytes;
+    e->b->bytes = 0;
+    for (int n = 0; n < e->count; n++)
+        e->b->bytes += e->insn[n].zi.length;
     if (e->count)
         rename_registers(e);
     for (int n = 0; n < e->count; n++)
@@ -403,23 +406,88 @@ bool jit_scan_one(struct jit_emit *e, u16 offset, const u8 *bytes)
     e->b->ext = i->vector;
     e->b->alone = i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK;
     e->count = 1;
-    return scan_done(e, i->zi.length);
+    e->closes = false;
+    return scan_done(e);
 }
 
 /* ---- where blocks end ---- */
 
-/* Goes on behind a conditional jump, the side_exits'th of the block that begins at `start`; `run` is where the interpreter's block
- * that it ends begins. One that jumps to the start makes a loop (jit_loop.c). */
-static bool goes_on_behind(struct jit_emit *e, const struct jit_insn *i, u64 start, u64 run, int side_exits)
+#define ROUND_JUMPS 12 /* of a loop that is followed */
+
+/* The way that a block goes through its page. */
+struct path {
+    s64 at;    /* the next instruction; -1: the block ends */
+    s64 run;   /* where the block begins that the interpreter would be in */
+    int side_exits;
+    int sure;  /* behind so many instructions it would end if it followed no jump; 0: it has followed none */
+    s64 marked; /* the line of the page that the last instruction was in; -1 */
+};
+
+/* Whether the instruction at `offset` is in the block already. */
+static bool visited(const struct jit_emit *e, s64 offset)
+{
+    for (int n = 0; n <= e->count; n++)
+        if (e->insn[n].offset == offset)
+            return true;
+    return false;
+}
+
+/* Nothing was interpreted before: ways are chosen at random. */
+static bool nothing_known(const struct jit_emit *e)
+{
+    return e->c->trial || jit_stressed(e->c, STRESS_HOT);
+}
+
+/* Whether what ran at `from` came back to the block's first instruction, nearly always. */
+static bool comes_back(struct jit_emit *e, s64 from)
 {
     const u8 *page = (const u8 *)((u64)e->b->hva & PAGE_MASK);
-    s64 target = jit_target(i), next = i->offset + i->zi.length;
 
-    if (i->kind != JIT_JCC || side_exits == JIT_SIDE_EXITS_MAX || target == (s64)start || target == next)
-        return false;
-    if (e->c->trial || jit_stressed(e->c, STRESS_HOT)) /* nothing was interpreted before */
-        return i->offset & 3;
-    return jit_heat_goes(e->j, page + run, (u32)next);
+    for (int n = 0; n < ROUND_JUMPS && from != JIT_WENT_FAR; n++) {
+        if (from == e->insn[0].offset)
+            return true;
+        from = jit_heat_next(e->j, page + from);
+    }
+    return false;
+}
+
+/* Whether the block may follow a jump to `target`, which is (almost) always taken: only for a loop. */
+static bool followed(struct jit_emit *e, s64 target)
+{
+    return !e->segmented && in_page(e, target) && !visited(e, target) && (nothing_known(e) || comes_back(e, target));
+}
+
+/* Where the block goes on behind a conditional jump; -1: nowhere. One that jumps to the start makes a loop (jit_loop.c). */
+static s64 behind_jcc(struct jit_emit *e, struct jit_insn *i, const struct path *p)
+{
+    const u8 *run = (const u8 *)((u64)e->b->hva & PAGE_MASK) + p->run;
+    s64 target = jit_target(i), next = i->offset + i->zi.length;
+    bool onward, taken;
+
+    if (p->side_exits == JIT_SIDE_EXITS_MAX || target == (s64)e->insn[0].offset || target == next)
+        return -1;
+    onward = nothing_known(e) ? i->offset & 2 : jit_heat_goes(e->j, run, (u32)next);
+    taken = nothing_known(e) ? i->offset & 1 : jit_heat_goes(e->j, run, (u32)target);
+    if (onward)
+        return next;
+    i->taken = !onward && taken && followed(e, target);
+    return i->taken ? target : -1;
+}
+
+/* Where it goes on behind its latest instruction. An unconditional jump that it follows does nothing. */
+static s64 behind(struct jit_emit *e, struct jit_insn *i, const struct path *p)
+{
+    if (!ends_block(i))
+        return i->offset + i->zi.length;
+    if (i->kind == JIT_JCC)
+        return behind_jcc(e, i, p);
+    if (i->kind != JIT_JMP || jit_target(i) == e->insn[0].offset)
+        return -1;
+    i->taken = followed(e, jit_target(i));
+    if (!i->taken)
+        return -1;
+    i->kind = JIT_NOTHING;
+    return jit_target(i);
 }
 
 /* Whether the interpreter's blocks end behind an instruction that ends no translated one. */
@@ -428,8 +496,22 @@ static bool ends_run(struct jit_emit *e, const struct jit_insn *i)
     switch (i->kind) {
     case JIT_JCC: return true;
     case JIT_SYSTEM: case JIT_STRING: case JIT_INTERPRET: return i->legal && interpreter_ends(e, i);
-    default: return false;
+    default: return i->taken;
     }
+}
+
+/* The block has only its first `count` instructions. */
+static void cut(struct jit_emit *e, int count)
+{
+    struct jit_insn *last = &e->insn[count - 1];
+
+    e->count = count;
+    if (last->taken && last->kind == JIT_NOTHING)
+        last->kind = JIT_JMP;
+    last->taken = false;
+    e->b->ext = false;
+    for (const struct jit_insn *i = e->insn; i <= last; i++)
+        e->b->ext |= i->vector;
 }
 
 /* A function that calls itself descends at first, and the jump at its end was not seen yet: the block ends at its first jump after all. */
@@ -441,10 +523,7 @@ static void recursion_cut(struct jit_emit *e)
         return;
     while (jump < last && jump->kind != JIT_JCC)
         jump++;
-    e->count = (int)(jump - e->insn) + 1;
-    e->b->ext = false;
-    for (const struct jit_insn *i = e->insn; i <= jump; i++)
-        e->b->ext |= i->vector;
+    cut(e, (int)(jump - e->insn) + 1);
 }
 
 static void offsets_note(struct jit_emit *e)
@@ -456,37 +535,67 @@ static void offsets_note(struct jit_emit *e)
     e->b->offset = offset;
 }
 
+/* Code is marked before it is read. */
+static void mark(struct jit_emit *e, struct path *p, u64 bytes)
+{
+    s64 last = (p->at + (s64)bytes - 1) >> CODE_LINE_SHIFT;
+
+    if (p->at >> CODE_LINE_SHIFT == p->marked && last == p->marked)
+        return;
+    interp_code_mark(e->c, (const u8 *)((u64)e->b->hva & PAGE_MASK) + p->at, bytes);
+    p->marked = last;
+}
+
+/* The next instruction; false: it is not the block's. */
+static bool scan_next(struct jit_emit *e, struct path *p)
+{
+    struct jit_insn *i = &e->insn[e->count];
+    u64 bytes = MIN(e->end - (u64)p->at, 15);
+
+    mark(e, p, bytes);
+    i->offset = (u16)p->at;
+    if (!scan_insn(e, i, (const u8 *)((u64)e->b->hva & PAGE_MASK) + p->at, (int)bytes))
+        return false;
+    if (e->c->trial && (i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK)) {
+        if (e->count)
+            return false;
+        e->b->alone = true;
+    }
+    p->at = e->b->alone ? -1 : behind(e, i, p);
+    p->side_exits += i->kind == JIT_JCC;
+    e->count++;
+    if (i->taken && !p->sure)
+        p->sure = e->count;
+    if (ends_run(e, i))
+        p->run = p->at;
+    return true;
+}
+
+/* Whether a block that has ended may go on at its first instruction. */
+static bool closes(const struct jit_emit *e, const struct path *p)
+{
+    const struct jit_insn *last = &e->insn[e->count - 1];
+    s64 start = e->insn[0].offset;
+
+    return p->at == start || (is_jump(last) && jit_target(last) == start);
+}
+
 int jit_scan(struct jit_emit *e, const u8 *hva)
 {
-    u64 start = (u64)hva & ~PAGE_MASK, at = start, run = start;
-    int side_exits = 0;
+    s64 start = (s64)((u64)hva & ~PAGE_MASK);
+    struct path p = {.at = start, .run = start, .marked = -1};
 
     ext_save(e->c); /* Zydis */
-    e->b->ext = e->b->alone = false;
-    for (e->count = 0; e->count < JIT_INSNS_MAX && at < e->end; e->count++) {
-        struct jit_insn *i = &e->insn[e->count];
-
-        i->offset = (u16)at;
-        if (!scan_insn(e, i, hva + (at - start), (int)MIN(e->end - at, 15)))
-            break;
-        if (e->c->trial && (i->kind == JIT_INTERPRET || i->kind == JIT_LEAVE_BLOCK)) {
-            if (e->count)
-                break;
-            e->b->alone = true;
-        }
-        at += i->zi.length;
-        e->b->ext |= i->vector;
-        if ((ends_block(i) && !goes_on_behind(e, i, start, run, side_exits)) || e->b->alone) {
-            e->count++;
-            break;
-        }
-        side_exits += i->kind == JIT_JCC;
-        if (ends_run(e, i))
-            run = at;
-    }
-    if (e->count)
-        recursion_cut(e);
-    if (e->c->trial && e->count)
+    e->b->alone = e->closes = false;
+    e->count = 0;
+    while (e->count < JIT_INSNS_MAX && p.at >= 0 && p.at < (s64)e->end && (p.at != start || !e->count) && scan_next(e, &p))
+        ;
+    if (!e->count)
+        return scan_done(e);
+    e->closes = closes(e, &p);
+    cut(e, p.sure && !e->closes && !nothing_known(e) ? p.sure : e->count);
+    recursion_cut(e);
+    if (e->c->trial)
         offsets_note(e);
-    return scan_done(e, e->count ? e->insn[e->count - 1].offset + e->insn[e->count - 1].zi.length - start : 0);
+    return scan_done(e);
 }
