@@ -114,6 +114,13 @@ struct tlb_entry *interp_fetch_entry(struct vcpu *c, u64 lin)
     return tlb_fill(c, lin, MMU_FETCH, fetch_set(c));
 }
 
+const struct tlb_entry *interp_fetch_known(const struct vcpu *c, u64 lin)
+{
+    const struct tlb_entry *t = tlb_entry(c, fetch_set(c), lin);
+
+    return t->fetch == (lin & PAGE_MASK) ? t : NULL;
+}
+
 static bool block_fresh(const struct block *b)
 {
     return b->version == __atomic_load_n(b->version_now, __ATOMIC_RELAXED);

@@ -36,6 +36,8 @@ void interp_fault_rewind(struct vcpu *c); /* of the latter, the part that puts R
 
 /* The TLB entry to fetch from; may raise. */
 struct tlb_entry *interp_fetch_entry(struct vcpu *c, u64 lin);
+/* The same if it is there, and of RAM; else NULL. */
+const struct tlb_entry *interp_fetch_known(const struct vcpu *c, u64 lin);
 
 /* Marks code lines; no vCPU may keep a fast write path to a page that holds its first decoded code. Returns the page's
  * version. */

@@ -16,6 +16,7 @@
 #include "cpu/jit_dump.h"
 #include "cpu/jit_heat.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_found.h"
 #include "cpu/jit_jumps.h"
 #include "cpu/jit_profile.h"
 #include "cpu/jit_segment.h"
@@ -200,9 +201,13 @@ static struct jit_block *refused(struct vcpu *c, const u8 *hva)
 static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u64 key)
 {
     bool at_once = c->trial || jit_stressed(c, STRESS_HOT);
-    enum jit_heat_is heat = at_once ? JIT_HEAT_HOT : jit_heat_ask(c->jit, hva);
+    const struct jit_found *found = jit_found_ask(c->jit, hva, key);
+    enum jit_heat_is heat;
     struct jit_block *b;
 
+    if (found)
+        return jit_block_at(c->jit, found->block);
+    heat = at_once ? JIT_HEAT_HOT : jit_heat_ask(c->jit, hva);
     if (heat == JIT_HEAT_COLD)
         return refused(c, hva);
     b = jit_block_find(c->jit, hva, key);
@@ -265,6 +270,7 @@ static const u8 *code_for(struct vcpu *c, u32 from)
         return NULL;
     if (from && c->jit->link_epoch == c->jit->epoch)
         patch(c->jit, jit_link_at(c->jit, from), b);
+    jit_found_add(c->jit, b);
     jit_jumps_add(c, b);
     return jit_block_code(b);
 }
@@ -403,6 +409,38 @@ static const struct insn *site_insn(struct vcpu *c, u32 site)
     return &slot->insn;
 }
 
+/* Code for RIP that is not in the jump table, where the run loop would find it at once: into the table. NULL: it has to look. Never raises. */
+static const u8 *found_before(struct vcpu *c)
+{
+    u64 lin = jit_linear(c);
+    const struct tlb_entry *t = interp_fetch_known(c, lin);
+    const struct jit_found *f = t ? jit_found_ask(c->jit, tlb_hva(t, lin), c->jumps->key) : NULL;
+    const u8 *code;
+
+    if (!f)
+        return NULL;
+    code = c->jit->code->exec + f->code;
+    c->jit->counters.found_before++;
+    jit_jumps_add_code(c, tlb_hva(t, lin), code);
+    return code;
+}
+
+const u8 *jit_look(struct vcpu *c, struct jit_cell *cell)
+{
+    u64 from = c->page_base + c->place;
+    const u8 *code;
+
+    if (__atomic_load_n(&c->attention, __ATOMIC_RELAXED) || c->trial || !jit_jumps_fresh(c) || jit_stressed(c, STRESS_FLUSH | STRESS_SMC))
+        return NULL;
+    code = found_before(c);
+    if (!code)
+        return NULL;
+    if (cell)
+        *cell = (struct jit_cell){.place = from, .code = code};
+    c->page_base = jit_page_base(c);
+    return code;
+}
+
 /* Behind an instruction that ends blocks: code to enter without the run loop, which would do no more; NULL: it has something to do. */
 static const u8 *next_code(struct vcpu *c)
 {
@@ -413,6 +451,8 @@ static const u8 *next_code(struct vcpu *c)
         return NULL;
     jit_jumps_select(c, jit_key(c) & JIT_KEY_MODE);
     code = jit_jumps_find(c);
+    if (!code)
+        code = found_before(c);
     if (code)
         c->page_base = jit_page_base(c);
     return code;

@@ -12,6 +12,7 @@
 #include "cpu/jit.h"
 #include "cpu/jit_crossing.h"
 #include "cpu/jit_emit.h"
+#include "cpu/jit_found.h"
 #include "cpu/jit_jumps.h"
 #include "cpu/jit_stress.h"
 #include "cpu/window.h"
@@ -76,10 +77,11 @@ int jit_cache_create(struct vcpu *c, struct err *e)
     j->site = lazy_memory(SITES * GROWTH_MAX * sizeof(*j->site));
     j->blocks = lazy_memory(BLOCKS * GROWTH_MAX * sizeof(*j->blocks));
     j->hash = lazy_memory(HASH_SIZE * GROWTH_MAX * sizeof(*j->hash));
+    j->found = lazy_memory(JIT_FOUND_SIZE);
     j->emit = lazy_memory(sizeof(*j->emit));
     if (j->emit)
         j->emit->insn = lazy_memory(JIT_INSNS_MAX * sizeof(*j->emit->insn));
-    if (!j->arena || !j->site || !j->blocks || !j->hash || !j->emit || !j->emit->insn)
+    if (!j->arena || !j->site || !j->blocks || !j->hash || !j->found || !j->emit || !j->emit->insn)
         return err_set(e, -ENOMEM, "vCPU %d: out of memory for translations", c->index);
     r = code_cache_create((HOT_SIZE + COLD_SIZE) * GROWTH_MAX, &j->code, e);
     if (r)
@@ -99,6 +101,7 @@ void jit_cache_free(struct vcpu *c)
     if (j->emit)
         lazy_free(j->emit->insn, JIT_INSNS_MAX * sizeof(*j->emit->insn));
     lazy_free(j->emit, sizeof(*j->emit));
+    lazy_free(j->found, JIT_FOUND_SIZE);
     lazy_free(j->hash, HASH_SIZE * GROWTH_MAX * sizeof(*j->hash));
     lazy_free(j->blocks, BLOCKS * GROWTH_MAX * sizeof(*j->blocks));
     lazy_free(j->site, SITES * GROWTH_MAX * sizeof(*j->site));
@@ -157,6 +160,7 @@ void jit_cache_flush(struct vcpu *c)
     j->hot_used = j->hot_start;
     j->cold_used = HOT_SIZE * GROWTH_MAX;
     j->epoch++; /* the heat too: or what did not fit would all come back at once */
+    jit_found_flush(j);
     j->counters.flushes++;
     mark_fill(c);
 }

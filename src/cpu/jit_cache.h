@@ -9,11 +9,15 @@
 #define JIT_SLOW_INSNS 4096
 #define JIT_MISSES 16384 /* a power of two */
 
+struct jit_cell;
+struct jit_found_set;
+
 struct jit {
     struct jit_counters counters;
     u64 stressed; /* how often jit_stress() was asked */
     struct code_cache *code;
     struct jit_block **hash; /* by backing address */
+    struct jit_found_set *found; /* jit_found.h */
     u32 growth;              /* times the size that it began with */
     u64 insns;               /* translated, ever; as it was when the cache was last emptied or grew … */
     u64 filled_insns, filled_retired; /* … and how many had run */
@@ -38,7 +42,7 @@ struct jit {
     u32 vector_classes;
     u64 segment_attr[2];     /* s.seg_attr, and below what else segment_key is for; see jit_segment.c */
     u64 segment_mode, segment_key;
-    const u8 *enter, *exit[3], *slow, *cell, *jump, *victim[MMU_SETS][2]; /* thunks */
+    const u8 *enter, *exit[3], *slow, *cell, *jump, *look, *victim[MMU_SETS][2]; /* thunks */
     struct jit_slow_insn { /* the interpreter's forms of slow instructions, by a site's number */
         u32 site, epoch;
         struct insn insn;
@@ -105,5 +109,9 @@ bool jit_window_useless(struct vcpu *c, const u8 *hva);
 
 /* jit.c: what the slow thunk calls. */
 const u8 *jit_slow(struct vcpu *c, u32 site);
+
+/* jit.c: what the look thunk calls: code for RIP, flags in RAX, where translated code goes on by a jump, whose cell is filled if it has one; NULL:
+ * the run loop has to look. Never raises. */
+const u8 *jit_look(struct vcpu *c, struct jit_cell *cell);
 
 #endif

@@ -612,8 +612,8 @@ static void cold_miss(struct jit_emit *e, const struct jit_exit *x)
     asm_jcc(&e->hot, X86_E, e->j->jump);
     if (x->site && e->code_size == 8)
         cold_not_canonical(e, x);
-    asm_rm(&e->hot, X86_STORE | X86_W, T1, GPR_AT(RIP));
-    cold_unlinked(e, LEAVE_RAX);
+    asm_rr(&e->hot, X86_XOR, T2, T2);
+    asm_jmp(&e->hot, e->j->look);
 }
 
 static void cold_cell(struct jit_emit *e, const struct jit_exit *x)

@@ -114,6 +114,6 @@ void jit_counters_trace(const struct vcpu *c)
     trace(JIT, "vcpu %d: %llu instructions retired, %llu of them in translated code", c->index, (count)c->retired,
           (count)n->retired);
     slow_trace(c->index, n);
-    trace(JIT, "vcpu %d: %llu entries, %llu not by the jump table; %llu flushes, %llu jump table clearings", c->index,
-          (count)n->entered, (count)n->looked_up, (count)n->flushes, (count)n->jump_clears);
+    trace(JIT, "vcpu %d: %llu entries, %llu not by the jump table, and %llu that were found without; %llu flushes, %llu jump table clearings", c->index,
+          (count)n->entered, (count)n->looked_up, (count)n->found_before, (count)n->flushes, (count)n->jump_clears);
 }

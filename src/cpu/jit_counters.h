@@ -24,6 +24,7 @@ struct jit_counters {
     u64 flushes;                   /* of everything, for lack of room or because the map changed */
     u64 jump_clears;               /* of the jump tables */
     u64 entered, looked_up;        /* blocks, by the run loop; of these not in the jump table */
+    u64 found_before;              /* by jumps that the jump table did not know: see jit_found.h */
     u64 retired;                   /* instructions in translated blocks, those of `slow` included */
     u64 interpreted[JIT_BLOCKS_LEFT]; /* blocks by the interpreter */
     u64 slow[ZYDIS_MNEMONIC_MAX_VALUE + 1][2]; /* instructions by the interpreter's handler, out of a block: by mnemonic, and

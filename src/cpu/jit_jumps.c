@@ -198,9 +198,14 @@ static void use(struct vcpu *c, struct jit_jumps *t)
     c->place = t->place;
 }
 
+bool jit_jumps_fresh(const struct vcpu *c)
+{
+    return !c->tlb->gone && c->jit->jump_generation == c->tlb->jump_generation;
+}
+
 void jit_jumps_select(struct vcpu *c, u32 key)
 {
-    if (unlikely(c->tlb->gone || c->jit->jump_generation != c->tlb->jump_generation))
+    if (unlikely(!jit_jumps_fresh(c)))
         refresh(c);
     if (likely(serves(c, c->jumps, key)))
         return;
@@ -231,7 +236,7 @@ static void put(struct jit_jumps *t, u32 slot, struct jit_jump jump)
     t->at[slot] = jump;
 }
 
-void jit_jumps_add(struct vcpu *c, const struct jit_block *b)
+void jit_jumps_add_code(struct vcpu *c, const u8 *hva, const u8 *code)
 {
     struct jit_jumps *t = c->jumps;
     u64 tag = jit_jump_tag(c), lin = jit_linear(c);
@@ -239,8 +244,13 @@ void jit_jumps_add(struct vcpu *c, const struct jit_block *b)
 
     if (t->at[slot].rip != jit_no_rip(slot) && t->at[slot].rip != tag)
         put(t, slot ^ 1, t->at[slot]); /* either place of the pair is as good for it */
-    put(t, slot, (struct jit_jump){.rip = tag, .code = jit_block_code(b)});
-    note_page(c, t, lin, b->hva, tlb_origin(c->tlb, interp_fetch_entry(c, lin))->global);
+    put(t, slot, (struct jit_jump){.rip = tag, .code = code});
+    note_page(c, t, lin, hva, t->local || tlb_origin(c->tlb, interp_fetch_entry(c, lin))->global);
+}
+
+void jit_jumps_add(struct vcpu *c, const struct jit_block *b)
+{
+    jit_jumps_add_code(c, b->hva, jit_block_code(b));
     if (b->crossing)
-        note_page(c, t, jit_crossing_linear(c), b->crossing->page, jit_crossing_global(c));
+        note_page(c, c->jumps, jit_crossing_linear(c), b->crossing->page, jit_crossing_global(c));
 }

@@ -63,6 +63,9 @@ static inline u64 jit_no_rip(u32 slot)
  * loaded address space, and the limit of segmented code, the vCPU's. */
 void jit_jumps_select(struct vcpu *c, u32 key);
 
+/* Nothing has happened to the TLB since. */
+bool jit_jumps_fresh(const struct vcpu *c);
+
 /* RIP in a table: its linear address, and where CS has a base that above it, because what RIP may be depends on both. */
 static inline u64 jit_jump_tag(const struct vcpu *c)
 {
@@ -83,8 +86,9 @@ static inline const u8 *jit_jumps_find(const struct vcpu *c)
     return second->rip == tag ? second->code : NULL;
 }
 
-/* RIP leads to block b. */
+/* RIP leads to block b; to code at hva that does not go on in the next page. */
 void jit_jumps_add(struct vcpu *c, const struct jit_block *b);
+void jit_jumps_add_code(struct vcpu *c, const u8 *hva, const u8 *code);
 
 /* Empties all. Own thread. */
 void jit_jumps_flush(struct vcpu *c);

@@ -8,6 +8,8 @@
  *   victim           called from the slow path of a memory operand that found another page's entry in the TLB, T1 and T2 as the check
  *                    left them: looks for a victim; "below or equal": T1 has the pointer
  *   cell             from translated code, a cell in T2 that does not know where the address in T1 leads: there
+ *   look             from translated code, the address of a jump's target in T1 that the jump table does not know, in T2 the jump's cell or 0,
+ *                    flags in RAX: calls jit_look() and goes on where that says
  *   jump             from translated code, a jump table's entry in T2, its address in T1: to its code */
 #include "cpu/jit_cache.h"
 #include "cpu/jit_emit.h"
@@ -99,6 +101,37 @@ static void emit_slow_thunk(struct x86_asm *a)
     emit_leave_c(a);
 }
 
+/* Guest registers that C may change. */
+static const int lost_by_c[] = {RAX, RCX, RDX, RSI, RDI, R8, R12, R14};
+
+static void emit_look_thunk(struct x86_asm *a)
+{
+    u32 leave;
+
+    asm_rm(a, X86_STORE | X86_W, T1, GPR_AT(RIP));
+    asm_rm(a, X86_STORE | X86_66, HOST_FLAGS, VCPU_AT(cc));
+    guest_registers(a, X86_STORE);
+    asm_rm(a, X86_LEA | X86_W, X86_RDI, X86_AT(HOST_VCPU, -(s32)VCPU_POINT));
+    asm_rr(a, X86_LOAD | X86_W, X86_RSI, T2);
+    asm_rr(a, X86_LOAD | X86_W, X86_RAX, HOST_VCPU);
+    asm_rm(a, X86_LOAD | X86_W, X86_RSP, VCPU_AT(host_stack));
+    asm_push(a, X86_RAX);
+    asm_push(a, X86_RAX); /* keeps the stack aligned */
+    asm_mov_imm64(a, X86_RAX, (u64)(uintptr_t)jit_look);
+    asm_rr(a, 0xff, 2, X86_RAX); /* call */
+    asm_pop(a, X86_RCX);
+    asm_pop(a, HOST_VCPU);
+    asm_rr(a, 0x85 | X86_W, X86_RAX, X86_RAX); /* test */
+    leave = asm_jcc(a, X86_E, NULL);
+    asm_rr(a, X86_LOAD | X86_W, T1, X86_RAX);
+    for (size_t n = 0; n < ARRAY_SIZE(lost_by_c); n++)
+        asm_rm(a, X86_LOAD | X86_W, jit_host_register[lost_by_c[n]], GPR_AT(lost_by_c[n]));
+    asm_rm(a, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
+    asm_rr(a, 0xff, 4, T1); /* jmp */
+    asm_link(a, leave, asm_here(a));
+    emit_leave_c(a); /* RAX is 0 */
+}
+
 void jit_emit_look_up(struct x86_asm *a)
 {
     static_assert(sizeof(struct jit_jump) == 1 << 4 && !offsetof(struct jit_jumps, at), "as emitted");
@@ -175,9 +208,8 @@ static void emit_cell_thunk(struct x86_asm *a, struct jit *j)
     asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(page_base));
     asm_rm(a, 0xff, 4, X86_AT(T1, offsetof(struct jit_cell, code))); /* jmp [] */
     asm_link(a, none, asm_here(a));
-    asm_rm(a, X86_STORE | X86_W, T1, GPR_AT(RIP));
-    asm_rr(a, X86_XOR, T2, T2);
-    asm_jmp(a, j->exit[LEAVE_RAX]);
+    asm_rm(a, X86_LOAD | X86_W, T2, VCPU_AT(scratch));
+    asm_jmp(a, j->look);
 }
 
 void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
@@ -189,6 +221,8 @@ void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
     emit_exits(a, j);
     j->slow = asm_here(a);
     emit_slow_thunk(a);
+    j->look = asm_here(a);
+    emit_look_thunk(a);
     j->jump = asm_here(a);
     emit_jump_thunk(a);
     j->cell = asm_here(a);
