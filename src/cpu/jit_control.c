@@ -76,22 +76,34 @@ struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offse
 
 /* ---- entry ---- */
 
+static void budget_take(struct jit_emit *e, bool keep_carry)
+{
+    if (keep_carry) {
+        budget_take_keeping_carry(e, &e->hot, e->count);
+        return;
+    }
+    asm_rm(&e->hot, 0x83 | X86_W, 5, VCPU_AT(budget)); /* sub */
+    asm_byte(&e->hot, (u8)e->count);
+}
+
 /* One subtraction a block: when it goes below zero somebody wants attention, or has to be given a chance to. */
 static void emit_budget(struct jit_emit *e, const struct jit_insn *again)
 {
     s64 offset = again ? again->offset + again->zi.length : e->insn[0].offset;
-
+    bool keep_carry = again && again->keeps_carry;
     u32 jump;
 
-    if (e->counter == X86_NONE) {
-        asm_rm(&e->hot, 0x83 | X86_W, 5, VCPU_AT(budget)); /* sub */
-        asm_byte(&e->hot, (u8)e->count);
-        jump = asm_jcc(&e->hot, X86_S, NULL);
+    if (keep_carry)
+        flags_to_host(e);
+    if (e->counter != X86_NONE) {
+        jump = loop_pay(e, keep_carry);
     } else {
-        jump = loop_pay(e);
+        budget_take(e, keep_carry);
+        jump = asm_jcc(&e->hot, X86_S, NULL);
     }
     exit_new(e, EXIT_BUDGET, offset, jump)->again = again;
-    flags_clobber(e);
+    if (!keep_carry)
+        flags_clobber(e);
 }
 
 /* The guest's extended registers, before the first instruction that uses them. */
@@ -564,7 +576,7 @@ static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
     u32 flags = x->flags;
 
     if (e->counter != X86_NONE && x->again)
-        loop_renew(e, &e->hot, x->exec + 4);
+        loop_renew(e, &e->hot, x->again->keeps_carry, x->exec + 4);
     else if (e->counter != X86_NONE)
         loop_untake(&e->hot);
     if (x->again) {

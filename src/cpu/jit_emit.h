@@ -50,6 +50,7 @@ struct jit_insn {
     bool reads_flags; /* or leaves some alone */
     bool writes_flags;
     bool kills_flags; /* writes all and reads none */
+    bool keeps_carry; /* writes all but CF, or reads no other */
     bool may_leave;   /* for its slow path, or by a fault: the flags before it must be at hand */
     bool host_faults; /* may fault on the host where its guest would */
     bool vector, x87;
@@ -253,8 +254,10 @@ bool loop_operand(const struct jit_emit *e, const struct jit_insn *i, struct x86
 /* The allowance. Of those that end in a jump, its displacement. The last leaves flags alone; T1 or T2 changes. */
 u32 loop_take(struct jit_emit *e);       /* at the entry, from the budget, or jumps … */
 void loop_untake(struct x86_asm *a);     /* … to this */
-u32 loop_pay(struct jit_emit *e);        /* for a round, or jumps … */
-void loop_renew(const struct jit_emit *e, struct x86_asm *a, const u8 *back); /* … here, and back if the budget has more */
+u32 loop_pay(struct jit_emit *e, bool keep_carry); /* for a round, or jumps … */
+void loop_renew(const struct jit_emit *e, struct x86_asm *a, bool keep_carry, const u8 *back); /* … here, and back if the budget has more */
+/* The same from the budget, all flags known by the last subtraction but CF, which is as it was. T2 changes unless a loop holds something there. */
+void budget_take_keeping_carry(const struct jit_emit *e, struct x86_asm *a, s32 less);
 void loop_give_back(const struct jit_emit *e, struct x86_asm *a); /* on a way out */
 
 /* jit_share.c: one TLB check for several accesses. Before and after each instruction; behind the last of the block, for cold code. */
@@ -315,7 +318,7 @@ void jit_emit_look_up(struct x86_asm *a);
 
 /* jit_control.c */
 void emit_entry(struct jit_emit *e);
-void emit_budget_before(struct jit_emit *e, const struct jit_insn *i); /* where `i` kills the flags */
+void emit_budget_before(struct jit_emit *e, const struct jit_insn *i); /* where `i` kills the flags, or all but CF; NULL: at the entry */
 s64 jit_target(const struct jit_insn *i); /* of a relative jump, from the start of the page */
 void emit_jmp(struct jit_emit *e, const struct jit_insn *i);
 void emit_goto_in_set(struct jit_emit *e, s64 offset, int set); /* within the page, to code for that TLB set, which is set */

@@ -269,18 +269,45 @@ void loop_untake(struct x86_asm *a)
     budget_immediate(a, 0, LOOP_ALLOWANCE); /* add */
 }
 
-u32 loop_pay(struct jit_emit *e)
+/* LEA leaves all flags alone, DEC the carry. */
+static void subtract_keeping_carry(struct x86_asm *a, int reg, s32 less)
 {
-    asm_ri(&e->hot, X86_SUB | X86_W, e->counter, e->count);
+    if (less > 1)
+        asm_rm(a, X86_LEA | X86_W, reg, X86_AT(reg, 1 - less));
+    asm_rr(a, 0xff | X86_W, 1, reg); /* dec */
+}
+
+u32 loop_pay(struct jit_emit *e, bool keep_carry)
+{
+    if (keep_carry)
+        subtract_keeping_carry(&e->hot, e->counter, e->count);
+    else
+        asm_ri(&e->hot, X86_SUB | X86_W, e->counter, e->count);
     return asm_jcc(&e->hot, X86_S, NULL);
 }
 
-void loop_renew(const struct jit_emit *e, struct x86_asm *a, const u8 *back)
+void budget_take_keeping_carry(const struct jit_emit *e, struct x86_asm *a, s32 less)
 {
-    asm_ri(a, X86_ADD | X86_W, e->counter, LOOP_ALLOWANCE);
-    budget_immediate(a, 5, LOOP_ALLOWANCE);
+    bool held = e->held_count || e->counter != X86_NONE;
+
+    if (held)
+        asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(scratch));
+    asm_rm(a, X86_LOAD | X86_W, T2, VCPU_AT(budget));
+    subtract_keeping_carry(a, T2, less);
+    asm_rm(a, X86_STORE | X86_W, T2, VCPU_AT(budget));
+    if (held)
+        asm_rm(a, X86_LOAD | X86_W, T2, VCPU_AT(scratch));
+}
+
+void loop_renew(const struct jit_emit *e, struct x86_asm *a, bool keep_carry, const u8 *back)
+{
+    asm_rm(a, X86_LEA | X86_W, e->counter, X86_AT(e->counter, LOOP_ALLOWANCE));
+    if (keep_carry)
+        budget_take_keeping_carry(e, a, LOOP_ALLOWANCE);
+    else
+        budget_immediate(a, 5, LOOP_ALLOWANCE);
     asm_jcc(a, X86_NS, back);
-    asm_rm(a, 0x01 | X86_W, e->counter, VCPU_AT(budget)); /* add [], r */
+    loop_give_back(e, a);
 }
 
 void loop_give_back(const struct jit_emit *e, struct x86_asm *a)

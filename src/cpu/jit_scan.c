@@ -220,6 +220,15 @@ static bool kills_flags(const struct jit_insn *i)
     }
 }
 
+/* Instructions that do the same but for CF, which they leave alone, or read. */
+static bool keeps_carry(const struct jit_insn *i)
+{
+    switch (i->zi.mnemonic) {
+    case M(INC): case M(DEC): case M(ADC): case M(SBB): return true;
+    default: return false;
+    }
+}
+
 static void flags_of(struct jit_insn *i)
 {
     const ZydisAccessedFlags *f = i->zi.cpu_flags;
@@ -233,6 +242,7 @@ static void flags_of(struct jit_insn *i)
         return;
     i->writes_flags = written & FLAGS_ARITH;
     i->kills_flags = kills_flags(i);
+    i->keeps_carry = keeps_carry(i);
     i->reads_flags = !i->kills_flags && (i->writes_flags || (f && f->tested & FLAGS_ARITH));
 }
 
@@ -274,7 +284,7 @@ static const ZydisDecodedOperand *modrm_memory(const struct jit_insn *i)
 /* What becomes of an instruction, and what that needs. */
 static void settle(struct jit_emit *e, struct jit_insn *i)
 {
-    i->reads_flags = i->writes_flags = i->kills_flags = i->host_faults = i->vector = i->x87 = false;
+    i->reads_flags = i->writes_flags = i->kills_flags = i->keeps_carry = i->host_faults = i->vector = i->x87 = false;
     i->kind = i->legal ? (u8)kind_of(e, i) : JIT_LEAVE_BLOCK;
     flags_of(i);
     i->may_leave = may_leave(i);
@@ -339,15 +349,16 @@ static bool window_wanted(struct jit_emit *e, const struct jit_insn *i)
     return e->windows && !jit_window_useless(e->c, (const u8 *)((u64)e->b->hva & PAGE_MASK) + i->offset);
 }
 
-/* Where the flags are of no use to anybody, so that the budget can be seen to. In windows that may come late: faults on the way
- * there find the flags in EFLAGS. */
+/* Where the flags, CF aside, are of no use to anybody, so that the budget can be seen to. Until there they stay in EFLAGS: in windows faults
+ * on the way find them there; elsewhere there is none. */
 static const struct jit_insn *payer(const struct jit_emit *e)
 {
-    if (e->insn[0].flags_needed && !e->windows)
-        return NULL;
-    for (const struct jit_insn *i = e->insn; i < e->insn + e->count && i->kind != JIT_JCC && !i->x87; i++) /* the way out keeps no x87 pointers */
-        if (i->kills_flags && (!e->windows || !i->may_leave))
+    for (const struct jit_insn *i = e->insn; i < e->insn + e->count; i++) {
+        if (i->kind == JIT_JCC || i->x87 || (i->may_leave && !e->windows)) /* the way out keeps no x87 pointers */
+            return NULL;
+        if ((i->kills_flags || i->keeps_carry) && !i->may_leave)
             return i;
+    }
     return NULL;
 }
 

@@ -66,6 +66,10 @@ CODE(64, do_sum_index_static, "1: add (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx
 CODE(64, do_sum_stride, "1: add (%rbx), %rax; add %rdi, %rbx; sub $1, %rcx; jne 1b; int3");
 /* By registers that have no host register everywhere, and one base twice. */
 CODE(64, do_sum_renamed, "1: mov (%rbx), %r9; mov %r9, %r10; add (%rbx), %r10; sub %r9, %r10; add %r10, %rax; add %rdi, %rbx; sub $1, %rcx; jne 1b; int3");
+/* Sums with end-around carry, which only DEC and LEA leave alone: with what one operand needs held, and what three need. */
+CODE(64, do_sum_carry, "clc; jmp 1f; 1: adc (%rbx), %rax; lea 8(%rbx), %rbx; dec %rcx; jne 1b; int3");
+CODE(64, do_sum_carry_static, "clc; jmp 1f; 1: adc (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx, 8), %rdx; mov 0x200000, %rdx; lea 1(%rdi), %rdi; dec %rcx; "
+     "jne 1b; int3");
 CODE(64, do_busy, "1: .rept 14; add $1, %eax; .endr; dec %rcx; jne 1b; int3");
 CODE(32, do_read32, "mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es; jmp 1f; 1: mov (%ebx), %eax; int3");
 
@@ -311,6 +315,27 @@ static void loop_random(void)
     loops++;
 }
 
+/* The same where each round needs the carry of the last. */
+static void loop_carry_random(void)
+{
+    bool index = one_in(2);
+    u64 from = at[random32() % PAGES] + random32() % 512 * 8, sum = 0, left = 1 + random32() % 900, carry = 0;
+    struct frame f = frame_at(index ? do_sum_carry_static : do_sum_carry, 3);
+    int fault;
+
+    f.rdi = 5;
+    f.rbx = index ? from - 40 : from;
+    f.rcx = left;
+    f.rax = 0;
+    for (; left && allowed(from, false); left--, from += 8)
+        carry = __builtin_add_overflow(sum, carry, &sum) | __builtin_add_overflow(sum, value_at(from), &sum);
+    fault = !left ? 3 : from >> 47 ? 13 : 14;
+    must(enter(&f) == fault, "loop with carry: vector %lu, %lu rounds left", caught.vector, left);
+    must(caught.rcx == left && caught.rax == sum && (caught.rflags & 1) == carry, "loop with carry: %lu rounds left, not %lu; %lx, not %lx; flags %lx",
+         caught.rcx, left, caught.rax, sum, caught.rflags);
+    loops++;
+}
+
 /* The same by a base and an index of any size, whose sum is where it is. */
 static void loop_indexed_random(void)
 {
@@ -367,6 +392,8 @@ static void rounds(int count)
             loop_random();
         if (one_in(10))
             loop_indexed_random();
+        if (one_in(20))
+            loop_carry_random();
         access_random();
     }
 }
