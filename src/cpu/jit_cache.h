@@ -42,7 +42,7 @@ struct jit {
     u32 vector_classes;
     u64 segment_attr[2];     /* s.seg_attr, and below what else segment_key is for; see jit_segment.c */
     u64 segment_mode, segment_key;
-    const u8 *enter, *exit[3], *slow, *cell, *jump, *look, *victim[MMU_SETS][2]; /* thunks */
+    const u8 *enter, *exit[3], *slow, *cell, *jump, *look, *tsc, *victim[MMU_SETS][2]; /* thunks */
     struct jit_slow_insn { /* the interpreter's forms of slow instructions, by a site's number */
         u32 site, epoch;
         struct insn insn;

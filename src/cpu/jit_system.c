@@ -1,11 +1,13 @@
 /* Instructions of kernels that are worth code of their own: SWAPGS, RDFSBASE and its like, CLI, STI, PUSHF, RDPKRU, STAC, CLAC, reads
- * of control registers; and of programs: LAHF, SAHF, CLD, STD, reads of selectors. What is rare about them (privileges, interrupts that
+ * of control registers, RDTSC; and of programs: LAHF, SAHF, CLD, STD, reads of selectors. What is rare about them (privileges, interrupts that
  * wait, features that CR4 turns off) is left to the interpreter's handlers. */
 #include "cpu/jit_emit.h"
 
 #include "cpu/cpuid.h"
 #include "cpu/decode.h"
+#include "cpu/jit_cache.h"
 #include "cpu/jit_jumps.h"
+#include "cpu/msr.h"
 
 #define M(name) ZYDIS_MNEMONIC_##name
 
@@ -50,6 +52,13 @@ static bool reads_special(const struct jit_emit *e, const struct jit_insn *i)
            (is_selector(&i->op[1]) ? i->zi.operand_width >= 32 : (e->b->key & JIT_KEY_RING0) != 0);
 }
 
+/* The interpreter would not read the same, so that where both are compared it reads for both. */
+static bool reads_tsc(const struct jit_emit *e, const struct jit_insn *i)
+{
+    return has_feature(e, i->zi.mnemonic == M(RDTSC) ? FEAT_TSC : FEAT_RDTSCP) && !e->c->trial &&
+           e->c->group->tsc_khz == TSC_KHZ_DEFAULT;
+}
+
 enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
 {
     bool ring0 = e->b->key & JIT_KEY_RING0, whole = i->zi.operand_width == e->code_size * 8;
@@ -58,6 +67,7 @@ enum jit_kind system_kind(const struct jit_emit *e, const struct jit_insn *i)
     case M(CLI): case M(STI): return ring0 ? JIT_SYSTEM : JIT_INTERPRET;
     case M(CLD): case M(STD): return JIT_SYSTEM;
     case M(MOV): return reads_special(e, i) ? JIT_SYSTEM : JIT_INTERPRET;
+    case M(RDTSC): case M(RDTSCP): return reads_tsc(e, i) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(RDPKRU): return has_feature(e, FEAT_PKU) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(LAHF): case M(SAHF): return e->code_size != 8 || has_feature(e, FEAT_LAHF64) ? JIT_SYSTEM : JIT_INTERPRET;
     case M(PUSHFD): case M(PUSHFQ): return whole ? JIT_SYSTEM : JIT_INTERPRET;
@@ -157,6 +167,31 @@ static void emit_rdpkru(struct jit_emit *e, const struct jit_insn *i)
     asm_rr(&e->hot, X86_XOR, X86_RDX, X86_RDX);
     jit_site_done(e, jit_site_at(e->j, off->site));
     jit_site_done(e, jit_site_at(e->j, not_zero->site));
+}
+
+/* The slow path is taken where CR4.TSD matters and where a line ends: see tsc.h. */
+static void emit_rdtsc(struct jit_emit *e, const struct jit_insn *i)
+{
+    struct x86_asm *a = &e->hot;
+    struct jit_stub *denied = NULL, *stub;
+
+    flags_clobber(e);
+    flags_free_rax(e);
+    slot_forget(e);
+    if (!(e->b->key & JIT_KEY_RING0)) {
+        asm_rm(a, 0xf6, 0, VCPU_AT(s.cr4)); /* test byte */
+        asm_byte(a, CR4_TSD);
+        denied = stub_new(e, i, X86_NE);
+    }
+    if (i->zi.mnemonic == M(RDTSCP))
+        asm_code(a, 0x0f, 0xae, 0xe8); /* lfence */
+    asm_call(a, e->j->tsc);
+    stub = stub_new(e, i, X86_B);
+    if (i->zi.mnemonic == M(RDTSCP))
+        asm_rm(a, X86_LOAD, X86_RCX, VCPU_AT(s.msr_tsc_aux));
+    if (denied)
+        jit_site_done(e, jit_site_at(e->j, denied->site));
+    jit_site_done(e, jit_site_at(e->j, stub->site));
 }
 
 static void emit_swapgs(struct jit_emit *e)
@@ -266,6 +301,7 @@ void emit_system(struct jit_emit *e, const struct jit_insn *i)
     case M(SAHF): emit_sahf(e); break;
     case M(RDPKRU): emit_rdpkru(e, i); break;
     case M(SWAPGS): emit_swapgs(e); break;
+    case M(RDTSC): case M(RDTSCP): emit_rdtsc(e, i); break;
     case M(MOV): emit_special_read(e, i); break;
     case M(PUSHF): case M(PUSHFD): case M(PUSHFQ): emit_pushf(e, i); break;
     default: emit_base(e, i); break;

@@ -10,6 +10,7 @@
  *   cell             from translated code, a cell in T2 that does not know where the address in T1 leads: there
  *   look             from translated code, the address of a jump's target in T1 that the jump table does not know, in T2 the jump's cell or 0,
  *                    flags in RAX: calls jit_look() and goes on where that says
+ *   tsc              called for RDTSC: the TSC to EDX and the guest's EAX, and carry clear. RAX, T1 and T2 change. Carry set: it cannot tell
  *   jump             from translated code, a jump table's entry in T2, its address in T1: to its code */
 #include "cpu/jit_cache.h"
 #include "cpu/jit_emit.h"
@@ -212,6 +213,40 @@ static void emit_cell_thunk(struct x86_asm *a, struct jit *j)
     asm_jmp(a, j->look);
 }
 
+/* As tsc_clock_read. RDTSC may run early or late beside the loads: a line that another processor has just drawn lies ahead of it then. */
+static void emit_tsc_thunk(struct x86_asm *a, const struct vcpu *c)
+{
+    u32 none[3];
+
+    asm_mov_imm64(a, T1, (u64)&c->group->tsc_clock);
+    asm_rm(a, X86_LOAD | X86_W, T2, X86_AT(T1, offsetof(struct tsc_clock, number)));
+    asm_rr(a, 0xf6, 0, T2); /* test r12b, imm8; a REX prefix is there */
+    asm_byte(a, 1);
+    none[0] = asm_jcc(a, X86_NE, NULL);
+    asm_code(a, 0x0f, 0x31); /* rdtsc */
+    asm_rr(a, 0xc1 | X86_W, 4, X86_RDX); /* shl */
+    asm_byte(a, 32);
+    asm_rr(a, X86_OR | X86_W, X86_RAX, X86_RDX);
+    asm_rm(a, X86_SUB | X86_W, X86_RAX, X86_AT(T1, offsetof(struct tsc_clock, tsc)));
+    asm_rm(a, X86_CMP | X86_W, X86_RAX, X86_AT(T1, offsetof(struct tsc_clock, length)));
+    none[1] = asm_jcc(a, X86_AE, NULL);
+    asm_rm(a, 0xf7 | X86_W, 4, X86_AT(T1, offsetof(struct tsc_clock, slope))); /* mul */
+    asm_rr(a, X86_0F | 0xac | X86_W, X86_RDX, X86_RAX); /* shrd */
+    asm_byte(a, 32);
+    asm_rm(a, X86_ADD | X86_W, X86_RAX, X86_AT(T1, offsetof(struct tsc_clock, ns)));
+    asm_rm(a, X86_CMP | X86_W, T2, X86_AT(T1, offsetof(struct tsc_clock, number)));
+    none[2] = asm_jcc(a, X86_NE, NULL);
+    asm_rm(a, X86_ADD | X86_W, X86_RAX, X86_AT(HOST_VCPU, VCPU_DISP(s.tsc_offset) + 8)); /* the return address is on the stack */
+    asm_rr(a, X86_LOAD, jit_host_register[RAX], X86_RAX);
+    asm_rr(a, X86_LOAD | X86_W, X86_RDX, X86_RAX);
+    asm_rr(a, 0xc1 | X86_W, 5, X86_RDX); /* shr */
+    asm_byte(a, 32);
+    asm_code(a, 0xf8, 0xc3); /* clc; ret */
+    for (size_t n = 0; n < ARRAY_SIZE(none); n++)
+        asm_link(a, none[n], asm_here(a));
+    asm_code(a, 0xf9, 0xc3); /* stc; ret */
+}
+
 void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
 {
     struct jit *j = c->jit;
@@ -227,6 +262,8 @@ void jit_thunks_emit(struct vcpu *c, struct x86_asm *a)
     emit_jump_thunk(a);
     j->cell = asm_here(a);
     emit_cell_thunk(a, j);
+    j->tsc = asm_here(a);
+    emit_tsc_thunk(a, c);
     static_assert(offsetof(struct vcpu, call_room) + 8 == VCPU_POINT, "RSP points there");
     for (int set = 0; set < MMU_SETS; set++)
         for (int write = 0; write < 2; write++) {

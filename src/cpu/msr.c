@@ -171,17 +171,11 @@ static bool lapic_owns(u32 msr)
     return msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE || (msr >= MSR_X2APIC && msr <= MSR_X2APIC_LAST);
 }
 
-static u64 clock_read(struct vcpu *c)
-{
-    ext_save(c);
-    return clock_now(c->group->config.clock);
-}
-
 u64 tsc_read(struct vcpu *c)
 {
     if (c->group->engine->tsc_read)
         return c->group->engine->tsc_read(c);
-    return tsc_ticks(c->group, clock_read(c)) + (u64)c->s.tsc_offset;
+    return tsc_ticks(c->group, tsc_clock_read(c)) + (u64)c->s.tsc_offset;
 }
 
 /* A write of the TSC shows in IA32_TSC_ADJUST and the other way round: SDM vol. 3 §17.17.3. */

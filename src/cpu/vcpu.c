@@ -306,6 +306,7 @@ static bool vcpu_turn(struct vcpu *c)
 
 void vcpu_run(struct vcpu *c)
 {
+    tsc_clock_check(&c->group->tsc_clock, c->group->config.clock);
     if (unlikely(insn_trace_steps(c)))
         __atomic_or_fetch(&c->attention, ATTN_STEP, __ATOMIC_SEQ_CST);
     while (!__atomic_load_n(&c->group->stopping, __ATOMIC_SEQ_CST)) {
@@ -455,6 +456,7 @@ int vcpu_group_create(const struct vcpu_group_config *config, struct vcpu_group 
     }
     g->tsc_khz = TSC_KHZ_DEFAULT;
     g->count = config->count;
+    tsc_clock_init(&g->tsc_clock);
     world_init(g);
     r = model_create(g, e);
     if (!r)
@@ -490,6 +492,7 @@ void vcpu_group_free(struct vcpu_group *g)
     vector_free(g);
     cpu_model_free(g->model);
     world_destroy(g);
+    tsc_clock_free(&g->tsc_clock);
     free(g);
 }
 

@@ -10,6 +10,7 @@
 #define CPU_VCPU_STATE_H
 #include "base/state.h"
 #include "cpu/debug.h"
+#include "cpu/tsc.h"
 #include "cpu/vcpu.h"
 #include <pthread.h>
 
@@ -211,6 +212,7 @@ struct vcpu_group {
     struct cpu_model *model;
     struct vector_stubs *vector;
     u32 tsc_khz; /* how fast the guest's TSC runs: 1 GHz unless the engine cannot make it so */
+    struct tsc_clock tsc_clock;
     int count;
     struct vcpu *vcpu[VCPUS_MAX];
     bool stopping;
