@@ -18,12 +18,16 @@ static u32 address_width(const struct jit_emit *e)
     return e->code_size == 8 ? X86_W : 0;
 }
 
-/* page_base + offset to a register. */
+/* page_base + offset to a register. A jump as far as can be, from the end of its page, has an offset that needs two displacements. */
 static void emit_rip(struct x86_asm *a, int reg, s64 offset, u32 wide)
 {
+    s32 first = offset == (s32)offset ? (s32)offset : (s32)(offset / 2);
+
     asm_rm(a, X86_LOAD | X86_W, reg, VCPU_AT(page_base));
     if (offset || !wide)
-        asm_rm(a, X86_LEA | wide, reg, X86_AT(reg, (s32)offset));
+        asm_rm(a, X86_LEA | wide, reg, X86_AT(reg, first));
+    if (offset != first)
+        asm_rm(a, X86_LEA | wide, reg, X86_AT(reg, (s32)(offset - first)));
 }
 
 /* What the x87's opcode and data pointer would be after `i`; see jit_x87.h. */
