@@ -367,7 +367,7 @@ struct tlb_entry *tlb_fill(struct vcpu *c, u64 gva, enum mmu_access access, int 
 /* What tlb_store would make a fast entry of. */
 static struct mmu_page peeked(struct vcpu *c, const struct walk *w, u64 gva)
 {
-    struct mmu_page page = {.large = w->shift > PAGE_SHIFT};
+    struct mmu_page page = {.shift = (u8)w->shift};
     struct tlb_entry t;
     u32 allowed = walk_allows(c, w, MMU_USER);
     u64 kind = tag_kind(c, &t, w->gpa);

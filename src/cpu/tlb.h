@@ -177,7 +177,7 @@ void mmu_check_canonical(struct vcpu *c, u64 gva, u32 size);
 struct mmu_page {
     u8 *hva;    /* NULL: every access needs it */
     bool write; /* writes do not */
-    bool large; /* it is a piece of a large page */
+    u8 shift;   /* log of the size of its page; it may be a piece of a large one */
 };
 /* Looks at `count` pages from gva on, all below a multiple of 2 MiB. No side effects. Pages that are global are left out. */
 void mmu_peek(struct vcpu *c, u64 gva, int count, struct mmu_page *page);

@@ -1,8 +1,9 @@
 /* The pages in windows: mapping them after a fault, with their neighbours, and taking them away. See window_map.h.
  *
- * A call of mmap() costs some microseconds whatever it maps, so a fill looks at the 64 pages around the one that was touched and
- * maps those that are ready too, merged where they are neighbours in guest RAM. Which pages are mapped is kept by chunks of 64;
- * where a page of guest RAM is mapped for writing, by page, for when decoded code appears in it. */
+ * A call of mmap() costs some microseconds whatever it maps, so a fill looks at the 64 pages around the one that was touched, or
+ * the 2 MiB around a piece of a large page, and maps those that are ready too, merged where they are neighbours in guest RAM.
+ * Which pages are mapped is kept by chunks of 64; where a page of guest RAM is mapped for writing, by page, for when decoded
+ * code appears in it. */
 #include "cpu/window_map.h"
 
 #include <sys/mman.h>
@@ -13,6 +14,10 @@
 
 /* No page here is mapped: operands of 32-bit code that reach behind 4 GiB wrap around. */
 #define BEHIND_4G GIB(4)
+
+/* What is looked at around a page that is a piece of a large one. */
+#define LARGE_SHIFT 21
+#define LARGE_SIZE (1ull << LARGE_SHIFT)
 
 /* What `writer` has for a page: 0, nowhere; chunk and page; WRITER_SEVERAL. It may be out of date, but never misses one. */
 #define WRITER_SEVERAL (~0u)
@@ -63,14 +68,16 @@ static u16 chunk_take(struct windows *w)
 {
     u16 n = w->free_chunk;
 
-    if (n)
-        w->free_chunk = w->chunk[n].next;
-    else if (w->chunks < WINDOW_CHUNKS)
-        n = (u16)w->chunks++;
+    if (!n) {
+        assert(w->chunks < WINDOW_CHUNKS);
+        return (u16)w->chunks++;
+    }
+    w->free_chunk = w->chunk[n].next;
+    w->free_chunks--;
     return n;
 }
 
-/* The chunk of gva, made if need be; NULL: there is no room. */
+/* The chunk of gva, made if need be: has_room() said that there are some. */
 static struct window_chunk *chunk_for(struct windows *w, struct window_space *s, u64 gva)
 {
     struct window_chunk *k = chunk_find(w, s, gva);
@@ -79,8 +86,6 @@ static struct window_chunk *chunk_for(struct windows *w, struct window_space *s,
     if (k)
         return k;
     n = chunk_take(w);
-    if (!n)
-        return NULL;
     k = &w->chunk[n];
     gva &= ~(WINDOW_CHUNK_SIZE - 1);
     head = hash_head(w, space_index(w, s), gva);
@@ -101,6 +106,7 @@ static void chunk_free(struct windows *w, u16 n)
     k->mapped = k->writable = k->doomed = 0;
     k->next = w->free_chunk;
     w->free_chunk = n;
+    w->free_chunks++;
 }
 
 /* ---- the host's mappings ---- */
@@ -135,7 +141,7 @@ void window_space_empty(struct windows *w, struct window_space *s)
     w->maps -= s->maps;
     s->maps = 0;
     s->chunks = 0;
-    s->drop = s->large = false;
+    s->drop = s->large = s->giant = false;
     s->dooms = 0;
     window_charge(s, since);
 }
@@ -159,10 +165,23 @@ static void chunk_settle(struct windows *w, struct window_space *s, struct windo
     k->mapped &= ~k->doomed;
     k->writable &= ~k->doomed;
     k->doomed = 0;
+    k->doubtful = false;
+}
+
+static void size_note(struct window_space *s, struct window_chunk *k, const struct mmu_page *page)
+{
+    k->large |= page->shift > PAGE_SHIFT;
+    s->large |= page->shift > PAGE_SHIFT;
+    s->giant |= page->shift > LARGE_SHIFT;
+}
+
+static bool page_holds(struct vcpu *c, const struct window_chunk *k, int n, const struct mmu_page *page)
+{
+    return page->hva && backing_page(vcpu_memory(c), page->hva) == k->backing[n] && (page->write || !(k->writable >> n & 1));
 }
 
 /* Dooms what the page tables no longer say. */
-static void chunk_check(struct vcpu *c, struct window_chunk *k)
+static void chunk_check(struct vcpu *c, struct window_space *s, struct window_chunk *k)
 {
     struct mmu_page page[WINDOW_CHUNK_PAGES];
 
@@ -170,8 +189,9 @@ static void chunk_check(struct vcpu *c, struct window_chunk *k)
         return;
     mmu_peek(c, k->gva, WINDOW_CHUNK_PAGES, page);
     for (int n = 0; n < WINDOW_CHUNK_PAGES; n++)
-        if (k->mapped >> n & 1 && (!page[n].hva || backing_page(vcpu_memory(c), page[n].hva) != k->backing[n] ||
-                                   (k->writable >> n & 1 && !page[n].write)))
+        if (k->mapped >> n & 1 && page_holds(c, k, n, &page[n]))
+            size_note(s, k, &page[n]);
+        else if (k->mapped >> n & 1)
             k->doomed |= 1ull << n;
 }
 
@@ -182,7 +202,7 @@ static void space_check(struct vcpu *c, struct window_space *s)
 
     w->count.checks += !!s->chunks;
     for (u16 n = s->chunks; n; n = w->chunk[n].next_of_space) {
-        chunk_check(c, &w->chunk[n]);
+        chunk_check(c, s, &w->chunk[n]);
         chunk_settle(w, s, &w->chunk[n]);
     }
     s->drop = false;
@@ -196,40 +216,61 @@ void window_space_settle(struct vcpu *c, struct window_space *s)
 
     if (s->drop)
         space_check(c, s);
-    for (int n = 0; n < s->dooms; n++)
-        chunk_settle(w, s, &w->chunk[s->doom[n]]);
+    for (int n = 0; n < s->dooms; n++) {
+        struct window_chunk *k = &w->chunk[s->doom[n]];
+
+        if (k->doubtful)
+            chunk_check(c, s, k);
+        chunk_settle(w, s, k);
+    }
     s->dooms = 0;
     window_charge(s, since);
 }
 
-static void chunk_doom(struct windows *w, struct window_space *s, struct window_chunk *k, u64 pages)
+/* False: the list is full. */
+static bool doom_list(struct windows *w, struct window_space *s, const struct window_chunk *k)
 {
-    pages &= k->mapped;
-    if (!pages)
-        return;
-    if (!k->doomed) {
-        if (s->dooms == WINDOW_DOOMED) {
-            s->drop = true;
-            return;
-        }
-        s->doom[s->dooms++] = (u16)(k - w->chunk);
+    if (k->doomed || k->doubtful)
+        return true;
+    if (s->dooms == WINDOW_DOOMED) {
+        s->drop = true;
+        return false;
     }
-    k->doomed |= pages;
+    s->doom[s->dooms++] = (u16)(k - w->chunk);
+    return true;
+}
+
+static void page_doom(struct windows *w, struct window_space *s, u64 gva)
+{
+    struct window_chunk *k = chunk_find(w, s, gva);
+    u64 page = 1ull << (gva / PAGE_SIZE % WINDOW_CHUNK_PAGES);
+
+    if (k && k->mapped & page && !k->large && doom_list(w, s, k))
+        k->doomed |= page;
+}
+
+static void large_doubt(struct windows *w, struct window_space *s, u64 gva)
+{
+    gva &= ~(LARGE_SIZE - 1);
+    for (u64 at = gva; at < gva + LARGE_SIZE; at += WINDOW_CHUNK_SIZE) {
+        struct window_chunk *k = chunk_find(w, s, at);
+
+        if (k && k->large && k->mapped && doom_list(w, s, k))
+            k->doubtful = true;
+    }
 }
 
 void window_space_doom(struct windows *w, struct window_space *s, u64 gva)
 {
-    struct window_chunk *k;
-
     if (!s->chunks || s->drop)
         return;
-    if (s->large) { /* any address of a large page asks for all of it */
+    if (s->giant) { /* any address of a large page asks for all of it */
         s->drop = true;
         return;
     }
-    k = chunk_find(w, s, gva);
-    if (k)
-        chunk_doom(w, s, k, 1ull << (gva / PAGE_SIZE % WINDOW_CHUNK_PAGES));
+    if (s->large)
+        large_doubt(w, s, gva);
+    page_doom(w, s, gva);
 }
 
 /* ---- filling ---- */
@@ -249,8 +290,8 @@ static bool run_map(struct vcpu *c, struct window_space *s, const struct run *r)
 
     if (!r->size)
         return true;
-    p = mmap(r->at, r->size, PROT_READ | (r->write ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED | MAP_POPULATE, m->fd,
-             (off_t)(r->hva - m->backing));
+    p = mmap(r->at, r->size, PROT_READ | (r->write ? PROT_WRITE : 0),
+             MAP_SHARED | MAP_FIXED | (r->size <= WINDOW_CHUNK_SIZE ? MAP_POPULATE : 0), m->fd, (off_t)(r->hva - m->backing));
     s->maps += 1;
     c->windows->maps += 1;
     c->windows->count.pages += r->size / PAGE_SIZE;
@@ -282,20 +323,35 @@ static void page_note(struct vcpu *c, struct window_chunk *k, int n, const struc
     writer_note(c->windows, backing_page(vcpu_memory(c), page->hva), k, n);
 }
 
-/* Maps what of the chunk's pages is ready and not mapped yet, and page `wanted` in any case. */
-static bool chunk_fill(struct vcpu *c, struct window_space *s, struct window_chunk *k, u8 *start, int wanted)
+/* Maps what of the chunk's pages is ready and not mapped yet, and page `wanted` in any case. What may go on in the next chunk is
+ * left in `r`. */
+static bool chunk_fill(struct vcpu *c, struct window_space *s, struct window_chunk *k, u8 *start, int wanted, struct run *r)
 {
     struct mmu_page page[WINDOW_CHUNK_PAGES];
-    struct run r = {.size = 0};
     bool done = true;
 
     mmu_peek(c, k->gva, WINDOW_CHUNK_PAGES, page);
     for (int n = 0; n < WINDOW_CHUNK_PAGES && done; n++) {
         if (!page[n].hva || (k->mapped >> n & 1 && n != wanted) || k->gva + (u64)n * PAGE_SIZE == BEHIND_4G)
             continue;
-        done = run_add(c, s, &r, start + (u64)n * PAGE_SIZE, &page[n]);
+        done = run_add(c, s, r, start + (u64)n * PAGE_SIZE, &page[n]);
         page_note(c, k, n, &page[n]);
-        s->large |= page[n].large;
+        size_note(s, k, &page[n]);
+    }
+    return done;
+}
+
+/* Fills the chunk of gva; if it is a piece of a large page, all chunks of that, or of its 2 MiB. */
+static bool chunks_fill(struct vcpu *c, struct window_space *s, struct window_slot *t, u64 gva, bool large)
+{
+    u64 from = gva & ~((large ? LARGE_SIZE : WINDOW_CHUNK_SIZE) - 1), end = from + (large ? LARGE_SIZE : WINDOW_CHUNK_SIZE);
+    struct run r = {.size = 0};
+    bool done = true;
+
+    for (u64 at = from; at < end && done; at += WINDOW_CHUNK_SIZE) {
+        int wanted = gva - at < WINDOW_CHUNK_SIZE ? (int)((gva - at) / PAGE_SIZE) : -1;
+
+        done = chunk_fill(c, s, chunk_for(c->windows, s, at), t->start + (at & (WINDOW_SIZE - 1)), wanted, &r);
     }
     return done && run_map(c, s, &r);
 }
@@ -306,33 +362,39 @@ static void all_empty(struct windows *w)
         window_space_empty(w, &w->space[n]);
 }
 
-static bool fits(struct vcpu *c, u64 gva, bool write)
+/* Whether the page may be mapped, for writing if asked. */
+static bool fits(struct vcpu *c, u64 gva, bool write, bool *large)
 {
     struct mmu_page page;
 
     if (gva >> 47 || (gva & PAGE_MASK) == BEHIND_4G)
         return false;
     mmu_peek(c, gva & PAGE_MASK, 1, &page);
+    *large = page.shift > PAGE_SHIFT;
     return page.hva && (page.write || !write);
+}
+
+static bool has_room(const struct windows *w)
+{
+    return w->maps < w->maps_max && w->chunks - w->free_chunks + LARGE_SIZE / WINDOW_CHUNK_SIZE <= WINDOW_CHUNKS;
 }
 
 static bool fill(struct vcpu *c, struct window_space *s, u64 gva, bool write)
 {
     struct windows *w = c->windows;
     struct window_slot *t;
-    struct window_chunk *k;
+    bool large;
 
-    if (!fits(c, gva, write))
+    if (!fits(c, gva, write, &large))
         return false;
     ext_save(c);
-    if (w->maps >= w->maps_max || (!w->free_chunk && w->chunks == WINDOW_CHUNKS))
+    if (!has_room(w))
         all_empty(w);
     t = window_slot_for(c, s, gva);
-    k = t ? chunk_for(w, s, gva) : NULL;
-    if (!k)
+    if (!t)
         return false;
     w->count.fills++;
-    if (!chunk_fill(c, s, k, t->start + (k->gva & (WINDOW_SIZE - 1)), (int)(gva / PAGE_SIZE % WINDOW_CHUNK_PAGES))) {
+    if (!chunks_fill(c, s, t, gva, large)) {
         window_space_empty(w, s);
         s->debt = 1ll << 40; /* no more of it */
     }

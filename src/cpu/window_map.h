@@ -13,7 +13,7 @@
 #define WINDOW_CHUNK_PAGES 64
 #define WINDOW_CHUNK_SIZE (WINDOW_CHUNK_PAGES * PAGE_SIZE)
 #define WINDOW_HASH 2048
-#define WINDOW_DOOMED 32
+#define WINDOW_DOOMED 128
 #define WINDOW_NO_CR3 (~0ull) /* not one that can be loaded */
 
 /* A reservation; `start` is behind the guard below. */
@@ -33,6 +33,7 @@ struct window_chunk {
     u16 next_of_space;
     u8 space;
     bool large;           /* some are of large pages */
+    bool doubtful;        /* to be compared with the page tables before the space is used again */
 };
 
 struct window_space {
@@ -40,12 +41,13 @@ struct window_space {
     u64 used;             /* when: the larger, the later */
     bool promoted;        /* has windows; else it is only counted how busy it is */
     bool drop;            /* what the page tables no longer say, before it is used again */
-    bool large;           /* some chunk is of large pages */
+    bool large;           /* some chunk is of large pages … */
+    bool giant;           /* … of more than 2 MiB */
     u16 chunks;           /* the first in the list */
     u32 maps;             /* calls of mmap() since it was empty: half of the kernel's mappings at most */
     int slots;
     struct window_slot *slot[WINDOW_SPACE_SLOTS];
-    int dooms;            /* chunks with doomed pages */
+    int dooms;            /* chunks with doomed pages, and doubtful ones */
     u16 doom[WINDOW_DOOMED];
     u64 heat;             /* instructions since it was found or demoted */
     u32 demotions;
@@ -64,6 +66,7 @@ struct windows {
     struct window_chunk *chunk;
     u32 chunks;                   /* ever used */
     u16 free_chunk;
+    u32 free_chunks;
     u16 hash[WINDOW_HASH];
     u32 *writer;                  /* by page of the backing: chunk and page that map it for writing, see writer_at */
     u64 backing_pages;
@@ -88,7 +91,7 @@ static inline void window_charge(struct window_space *s, u64 since)
 void window_space_empty(struct windows *w, struct window_space *s);
 /* Drops what is doomed; of the current address space. */
 void window_space_settle(struct vcpu *c, struct window_space *s);
-/* Dooms the page at gva, or all that may be of the same large page. */
+/* Dooms the page at gva, and doubts all that may be of the same large page. */
 void window_space_doom(struct windows *w, struct window_space *s, u64 gva);
 
 /* The reservation for gva, made or taken from another space if need be; NULL: there is none to be had. */
