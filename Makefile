@@ -72,6 +72,7 @@ soak: all
 	@for how in '--count 4000000' '--count 2000000 --windows' '--count 1000000 --smc' '--count 200000 --faults' '--count 200000 --stress flush,evict,smc' \
 		'--count 200000 --smc --stress smc' '--mode v86 --count 500000' '--mode real --count 100000'; do $(BUILD)/tests/insn/test_seq $$how || exit 1; done
 	@tests/boot/lockstep.py $(BUILD)/skerry
+	@tests/programs/programs.py $(BUILD)/skerry 1 --engine lockstep --timeout 3600 short
 	@$(MAKE) --no-print-directory programs
 	@tools/run-tests $(BUILD) --repeat $(or $(ROUNDS),20)
 

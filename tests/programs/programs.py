@@ -23,6 +23,7 @@ from guest_console import Guest
 
 SKIPPED = 77
 CHAIN_BLOCKS = 10
+LOCKSTEP_SLOWER = '40'  # about: timeouts in the guest last as long as they are meant to
 KEYS = r'''
 cd /tmp/programs && mkdir -p keys && cd keys
 for peer in '' -peer; do
@@ -92,14 +93,18 @@ def boot(skerry, folder, archive, args):
                'console=ttyS0 quiet panic=-1 root=/dev/vda rw init=/bin/sh', '--memory', '3G', '--cpus', args.cpus,
                '--disk', f'{image}.img,format=raw,snapshot', '--disk', f'{archive},format=raw,readonly', '--net', 'none',
                '--timeout', limit]
-    return Guest(skerry, *options, *(['--cpu-engine', args.engine] if args.engine else []))
+    if args.engine:
+        options += ['--cpu-engine', args.engine]
+    if args.engine == 'lockstep':
+        options += ['--slow-clock', LOCKSTEP_SLOWER]
+    return Guest(skerry, *options)
 
 
-def prepare_guest(guest):
-    guest.shell(r'# ', 300)
-    guest.run('mkdir -p /dev/shm /dev/pts; mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm')
-    guest.run('mountpoint -q /dev/pts || mount -t devpts devpts /dev/pts; mountpoint -q /proc || mount -t proc proc /proc')
-    guest.run('tar -xf /dev/vdb -C /tmp', 300)
+def prepare_guest(guest, seconds):
+    guest.shell(r'# ', seconds)
+    guest.run('mkdir -p /dev/shm /dev/pts; mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm', seconds)
+    guest.run('mountpoint -q /dev/pts || mount -t devpts devpts /dev/pts; mountpoint -q /proc || mount -t proc proc /proc', seconds)
+    guest.run('tar -xf /dev/vdb -C /tmp', seconds)
     guest.step('the guest is up')
 
 
@@ -167,7 +172,7 @@ def main():
         archive = f'{work}/programs.tar'
         archive_make(programs, archive)
         with boot(args.skerry, folder, archive, args) as guest:
-            prepare_guest(guest)
+            prepare_guest(guest, args.timeout)
             wrong = [case for case in args.cases if not case_run(guest, folder, case, args)]
     if wrong:
         sys.exit(f"FAILED: {', '.join(wrong)}")
