@@ -1,119 +1,99 @@
 /* x86-64 encodings: see x86_asm.h. */
 #include "jit/x86_asm.h"
 
-void asm_byte(struct x86_asm *a, u8 byte)
+/* What follows writes at `p` and returns where it goes on. Bytes that depend on something are always written, and passed or not: cheaper than
+ * to foresee whether. */
+static inline u8 *put(u8 *p, u8 byte, bool wanted)
 {
-    assert(a->len < a->size);
-    a->code[a->len++] = byte;
-}
-
-void asm_bytes(struct x86_asm *a, const u8 *bytes, u32 n)
-{
-    for (u32 i = 0; i < n; i++)
-        asm_byte(a, bytes[i]);
-}
-
-void asm_u32(struct x86_asm *a, u32 val)
-{
-    for (int i = 0; i < 4; i++)
-        asm_byte(a, (u8)(val >> 8 * i));
-}
-
-void asm_u64(struct x86_asm *a, u64 val)
-{
-    asm_u32(a, (u32)val);
-    asm_u32(a, (u32)(val >> 32));
+    *p = byte;
+    return p + wanted;
 }
 
 /* Prefixes, REX and the opcode. `x` is the index register's number. */
-static void asm_opcode(struct x86_asm *a, u32 opcode, int reg, int x, int b)
+static inline u8 *put_opcode(u8 *p, u32 opcode, int reg, int x, int b)
 {
     u8 rex = (u8)(0x40 | (opcode & X86_W ? 8 : 0) | (reg >> 3 & 1) << 2 | (x >> 3 & 1) << 1 | (b >> 3 & 1));
 
-    if (opcode & X86_LOCK)
-        asm_byte(a, 0xf0);
-    if (opcode & X86_66)
-        asm_byte(a, 0x66);
-    if (opcode & (X86_F2 | X86_F3))
-        asm_byte(a, opcode & X86_F2 ? 0xf2 : 0xf3);
-    if (rex != 0x40 || opcode & X86_BYTE)
-        asm_byte(a, rex);
-    if (opcode & X86_MAP)
-        asm_byte(a, 0x0f);
-    if ((opcode & X86_MAP) > X86_0F)
-        asm_byte(a, (opcode & X86_MAP) == X86_0F38 ? 0x38 : 0x3a);
-    asm_byte(a, (u8)opcode);
+    p = put(p, 0xf0, opcode & X86_LOCK);
+    p = put(p, 0x66, opcode & X86_66);
+    p = put(p, opcode & X86_F2 ? 0xf2 : 0xf3, opcode & (X86_F2 | X86_F3));
+    p = put(p, rex, rex != 0x40 || opcode & X86_BYTE);
+    p = put(p, 0x0f, opcode & X86_MAP);
+    p = put(p, (opcode & X86_MAP) == X86_0F38 ? 0x38 : 0x3a, (opcode & X86_MAP) > X86_0F);
+    *p++ = (u8)opcode;
+    return p;
+}
+
+static inline u8 *put_u32(u8 *p, u32 val)
+{
+    *(u32_any *)p = val;
+    return p + 4;
+}
+
+/* `mod` is for a displacement that is not zero. */
+static inline u8 *put_modrm(u8 *p, int reg, struct x86_mem mem, int mod)
+{
+    int base = mem.base & 7;
+    bool sib = mem.index != X86_NONE || base == X86_RSP;
+
+    reg = (reg & 7) << 3;
+    if (unlikely(mem.base == X86_NONE)) { /* SIB without a base: always a 32-bit displacement */
+        *p++ = (u8)(reg | 4);
+        *p++ = (u8)(mem.scale << 6 | (mem.index == X86_NONE ? 4 : mem.index & 7) << 3 | 5);
+        return put_u32(p, (u32)mem.disp);
+    }
+    if (!mem.disp)
+        mod = base == X86_RBP; /* RBP and R13 want a displacement */
+    *p++ = (u8)(mod << 6 | reg | (sib ? X86_RSP : base));
+    p = put(p, (u8)(mem.scale << 6 | (mem.index == X86_NONE ? 4 : mem.index & 7) << 3 | base), sib);
+    *(u32_any *)p = (u32)mem.disp;
+    return p + (mod * mod); /* 0, 1, 4 bytes of it */
+}
+
+static int mod_for(s32 disp)
+{
+    return disp == (s8)disp ? 1 : 2;
 }
 
 void asm_rr(struct x86_asm *a, u32 opcode, int reg, int rm)
 {
-    asm_opcode(a, opcode, reg, 0, rm);
-    asm_byte(a, (u8)(0xc0 | (reg & 7) << 3 | (rm & 7)));
-}
+    u8 *p = put_opcode(asm_begin(a), opcode, reg, 0, rm);
 
-static void asm_disp(struct x86_asm *a, s32 disp, int mod)
-{
-    if (mod == 1)
-        asm_byte(a, (u8)disp);
-    else if (mod == 2)
-        asm_u32(a, (u32)disp);
-}
-
-/* `mod` is for a displacement that is not zero. */
-static void modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem, int mod)
-{
-    int base = mem.base & 7;
-
-    reg = (reg & 7) << 3;
-    if (mem.base == X86_NONE) { /* SIB without a base: always a 32-bit displacement */
-        asm_byte(a, (u8)(reg | 4));
-        asm_byte(a, (u8)(mem.scale << 6 | (mem.index == X86_NONE ? 4 : mem.index & 7) << 3 | 5));
-        asm_u32(a, (u32)mem.disp);
-        return;
-    }
-    if (!mem.disp)
-        mod = base == X86_RBP; /* RBP and R13 want a displacement */
-    if (mem.index == X86_NONE && base != X86_RSP) {
-        asm_byte(a, (u8)(mod << 6 | reg | base));
-    } else {
-        asm_byte(a, (u8)(mod << 6 | reg | 4));
-        asm_byte(a, (u8)(mem.scale << 6 | (mem.index == X86_NONE ? 4 : mem.index & 7) << 3 | base));
-    }
-    asm_disp(a, mem.disp, mod);
+    *p++ = (u8)(0xc0 | (reg & 7) << 3 | (rm & 7));
+    asm_end(a, p);
 }
 
 void asm_modrm_mem(struct x86_asm *a, int reg, struct x86_mem mem)
 {
-    modrm_mem(a, reg, mem, mem.disp == (s8)mem.disp ? 1 : 2);
+    asm_end(a, put_modrm(asm_begin(a), reg, mem, mod_for(mem.disp)));
 }
 
 void asm_modrm_mem_disp32(struct x86_asm *a, int reg, struct x86_mem mem)
 {
-    modrm_mem(a, reg, mem, 2);
+    asm_end(a, put_modrm(asm_begin(a), reg, mem, 2));
 }
 
 void asm_segment(struct x86_asm *a, struct x86_mem mem)
 {
-    if (mem.gs)
-        asm_byte(a, 0x65);
+    asm_end(a, put(asm_begin(a), 0x65, mem.gs));
 }
 
 void asm_rm(struct x86_asm *a, u32 opcode, int reg, struct x86_mem mem)
 {
-    asm_segment(a, mem);
-    asm_opcode(a, opcode, reg, mem.index == X86_NONE ? 0 : mem.index, mem.base == X86_NONE ? 0 : mem.base);
-    asm_modrm_mem(a, reg, mem);
+    u8 *p = put(asm_begin(a), 0x65, mem.gs);
+
+    p = put_opcode(p, opcode, reg, mem.index == X86_NONE ? 0 : mem.index, mem.base == X86_NONE ? 0 : mem.base);
+    asm_end(a, put_modrm(p, reg, mem, mod_for(mem.disp)));
 }
 
 void asm_ri(struct x86_asm *a, u32 opcode, int reg, s32 imm)
 {
     bool is_short = imm == (s8)imm;
+    u8 *p = put_opcode(asm_begin(a), (opcode & ~0xffu) | (is_short ? 0x83 : 0x81), 0, 0, reg);
 
-    asm_rr(a, (opcode & ~0xffu) | (is_short ? 0x83 : 0x81), (int)(opcode >> 3 & 7), reg);
-    if (is_short)
-        asm_byte(a, (u8)imm);
-    else
-        asm_u32(a, (u32)imm);
+    *p++ = (u8)(0xc0 | (opcode & 0x38) | (reg & 7));
+    *(u32_any *)p = (u32)imm;
+    asm_end(a, p + (is_short ? 1 : 4));
 }
 
 void asm_mov_imm64(struct x86_asm *a, int reg, u64 val)
@@ -145,8 +125,7 @@ void asm_link(struct x86_asm *a, u32 at, const u8 *to)
     s32 rel = (s32)distance;
 
     assert(rel == distance);
-    for (int i = 0; i < 4; i++)
-        a->code[at + (u32)i] = (u8)((u32)rel >> 8 * i);
+    *(u32_any *)(a->code + at) = (u32)rel;
 }
 
 static u32 asm_rel32(struct x86_asm *a, const u8 *to)

@@ -1,11 +1,13 @@
 /* x86-64 instructions, one at a time, appended to a buffer. SDM vol. 2 ch. 2.
  *
  * Knows no guest. Registers are hardware numbers (0 RAX … 15 R15). Opcodes are numbers as the manual's tables have them, with
- * the map, the prefix and REX.W in upper bits: X86_0F | 0xb6 is MOVZX from a byte. A buffer that runs over asserts: callers
- * know how much they emit. */
+ * the map, the prefix and REX.W in upper bits: X86_0F | 0xb6 is MOVZX from a byte. A buffer that runs over asserts, one in which
+ * less than ASM_ROOM is left too: callers know how much they emit. */
 #ifndef JIT_X86_ASM_H
 #define JIT_X86_ASM_H
 #include "base/types.h"
+
+#define ASM_ROOM 24 /* bytes: one check for all that an instruction may have */
 
 enum { X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI, X86_R8, X86_R9, X86_R10, X86_R11, X86_R12,
        X86_R13, X86_R14, X86_R15 };
@@ -34,17 +36,54 @@ struct x86_asm {
 
 /* A memory operand: [base + index << scale + disp]; base or index X86_NONE: without. */
 #define X86_NONE (-1)
-struct x86_mem {
-    int base, index, scale;
-    s32 disp;
+struct x86_mem { /* eight bytes, so that it is passed in a register */
+    s8 base, index;
+    u8 scale;
     bool gs; /* relative to the base of GS */
+    s32 disp;
 };
-#define X86_AT(base_, disp_) ((struct x86_mem){.base = (base_), .index = X86_NONE, .disp = (disp_)})
+#define X86_AT(base_, disp_) ((struct x86_mem){.base = (s8)(base_), .index = X86_NONE, .disp = (disp_)})
 
-void asm_byte(struct x86_asm *a, u8 byte);
-void asm_bytes(struct x86_asm *a, const u8 *bytes, u32 n);
-void asm_u32(struct x86_asm *a, u32 val);
-void asm_u64(struct x86_asm *a, u64 val);
+/* Where the next bytes go, ASM_ROOM of them at most; … */
+static inline u8 *asm_begin(const struct x86_asm *a)
+{
+    assert(a->len + ASM_ROOM <= a->size);
+    return a->code + a->len;
+}
+
+/* … and that those before `end` were written. */
+static inline void asm_end(struct x86_asm *a, const u8 *end)
+{
+    a->len = (u32)(end - a->code);
+}
+
+static inline void asm_byte(struct x86_asm *a, u8 byte)
+{
+    *asm_begin(a) = byte;
+    a->len++;
+}
+
+static inline void asm_bytes(struct x86_asm *a, const u8 *bytes, u32 n)
+{
+    u8 *p = asm_begin(a);
+
+    assert(n <= ASM_ROOM);
+    for (u32 i = 0; i < n; i++)
+        p[i] = bytes[i];
+    a->len += n;
+}
+
+static inline void asm_u32(struct x86_asm *a, u32 val)
+{
+    *(u32_any *)asm_begin(a) = val;
+    a->len += 4;
+}
+
+static inline void asm_u64(struct x86_asm *a, u64 val)
+{
+    *(u64_any *)asm_begin(a) = val;
+    a->len += 8;
+}
 
 /* Emits the bytes given: asm_code(a, 0x0f, 0x05). */
 #define asm_code(a, ...) asm_bytes((a), (const u8[]){__VA_ARGS__}, sizeof((const u8[]){__VA_ARGS__}))
