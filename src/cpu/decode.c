@@ -6,6 +6,7 @@
 
 #include "base/trace.h"
 #include "cpu/cpuid.h"
+#include "cpu/decode_cache.h"
 #include "cpu/exception.h"
 #include "cpu/exec.h"
 #include "cpu/illegal_length.h"
@@ -253,7 +254,8 @@ static bool evex_without_w(const u8 *bytes, int avail, int code_size, u8 out[15]
     return true;
 }
 
-int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struct insn *ret)
+/* What cannot be found in the cache. */
+static int decode_anew(struct vcpu *c, const u8 *bytes, int avail, int code_size, struct insn *ret)
 {
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     ZydisDecodedInstruction zi;
@@ -276,5 +278,14 @@ int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struc
         return undecodable(bytes, avail, code_size, ret);
     insn_fill(ret, &src);
     choose(c, ret, &src);
+    if (avail >= 15 && src.bytes == bytes)
+        decode_cache_keep(c->decoded, &src, ret);
     return zi.length;
+}
+
+int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struct insn *ret)
+{
+    if (avail >= 15 && decode_cache_find(c->decoded, bytes, code_size, ret))
+        return ret->len;
+    return decode_anew(c, bytes, avail, code_size, ret);
 }

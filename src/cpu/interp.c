@@ -14,6 +14,7 @@
 #include "cpu/access.h"
 #include "cpu/debug_points.h"
 #include "cpu/decode.h"
+#include "cpu/decode_cache.h"
 #include "cpu/dump.h"
 #include "cpu/engine.h"
 #include "cpu/event.h"
@@ -66,10 +67,11 @@ int interp_create(struct vcpu *c, struct err *e)
     void *p = mmap(NULL, sizeof(struct interp) + ARENA_SIZE, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    if (p == MAP_FAILED)
+    c->interp = p == MAP_FAILED ? NULL : p;
+    c->decoded = decode_cache_create();
+    if (!c->interp || !c->decoded)
         return err_set(e, -ENOMEM, "vCPU %d: out of memory", c->index);
     decode_setup();
-    c->interp = p;
     c->interp->arena = (u8 *)p + ALIGN_UP(sizeof(struct interp), 64);
     return 0;
 }
@@ -79,6 +81,8 @@ void interp_free(struct vcpu *c)
     if (c->interp)
         munmap(c->interp, sizeof(struct interp) + ARENA_SIZE);
     c->interp = NULL;
+    decode_cache_free(c->decoded);
+    c->decoded = NULL;
 }
 
 void interp_flush(struct vcpu *c)

@@ -99,6 +99,7 @@ extern const struct state_table vcpu_state_table;
 struct insn;
 struct block;
 struct interp;
+struct decode_cache;
 struct kvm_vcpu;
 struct kvm_vm;
 struct lapic;
@@ -161,6 +162,7 @@ struct vcpu {
     const struct insn *block_end;    /* where the loop stops; a store into the running block moves it forward */
     struct tlb *tlb;
     struct interp *interp;
+    struct decode_cache *decoded;
 
     /* the translator's: see cpu/jit_block.h */
     void *host_stack;
