@@ -149,7 +149,7 @@ static void rtc_event(void)
 {
     rtc_get(0xc);
     rtc_set(0xb, rtc_get(0xb) | 0x40);
-    for (u32 start = pm_timer(); pm_since(start) < PM_MS(100) && !(inw(event) & RTC);)
+    for (u32 start = pm_timer(); pm_since(start) < PM_MS(3000) && !(inw(event) & RTC);) /* a busy host is late */
         ;
     rtc_set(0xb, rtc_get(0xb) & ~0x40);
     rtc_get(0xc);

@@ -17,6 +17,8 @@ enum {
     POLARITY_LOW = 0x2000
 };
 
+bool attempt_failed, attempt_last;
+
 static volatile int hits[2], ready, jobs;
 static volatile u32 tpr_wanted;
 static volatile bool no_eoi, drop_level, tmr_seen;
@@ -111,15 +113,20 @@ static void destinations(void)
     expect_edge("the level bit with an active low pin and NMI means nothing: masked", 0x61 | MASKED, 0, 0, 0);
 }
 
-static void edges(void)
+static void masked_edge(void)
 {
     route(2, 0x61 | MASKED, 0);
     clear();
     edge();
     route(2, 0x61, 0);
     settle();
-    check(!hits[0], "an edge while masked is lost: %d", hits[0]);
+    hold(!hits[0], "an edge while masked is lost: %d", hits[0]);
     route(2, MASKED, 0);
+}
+
+static void edges(void)
+{
+    ATTEMPT(masked_edge);
     route(4, 0x62, 0);
     clear();
     com1(true);

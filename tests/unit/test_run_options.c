@@ -14,10 +14,10 @@
 /* Parses a command line given as one text with words separated by single spaces. */
 static int parse(const char *line, struct vm_config *c, struct err *e)
 {
-    char *copy = strdup(line), *argv[32] = {"run"}, *save = NULL;
+    char *copy = strdup(line), *argv[64] = {"run"}, *save = NULL;
     int argc = 1, result;
 
-    for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save))
+    for (char *word = strtok_r(copy, " ", &save); word && argc < 64; word = strtok_r(NULL, " ", &save))
         argv[argc++] = word;
     vm_config_init(c);
     result = option_parse(&run_options, argc, argv, c, e);
