@@ -36,7 +36,15 @@ static void init(u8 icw4, u8 master_mask, u8 slave_mask)
 static u8 read_register(u16 port, bool isr) { outb(port, isr ? 0x0b : 0x0a); return inb(port); }
 static u8 irr(u16 port) { return read_register(port, false); }
 static u8 isr(u16 port) { return read_register(port, true); }
-static void com1(bool on) { outb(0x3f9, on ? 2 : 0); outb(0x3fc, on ? 8 : 0); }
+
+/* What was printed must be out, or the level comes when it is. */
+static void com1(bool on)
+{
+    while (!(inb(0x3fd) & 0x20))
+        ;
+    outb(0x3f9, on ? 2 : 0);
+    outb(0x3fc, on ? 8 : 0);
+}
 
 static void kbc_command(u8 v)
 {
