@@ -129,7 +129,8 @@ static void pic_priorities(void)
     window();
     com1_irq(false);
     in_handler = 0;
-    check(count == 2 && order[0] == 0x24 && order[1] == 0x20, "IRQ 0 interrupts IRQ 4's handler");
+    check(count == 2 && order[0] == 0x24 && order[1] == 0x20, "IRQ 0 interrupts IRQ 4's handler: %d %x %x", count, order[0],
+          order[1]);
     how = EOI_NONE;
     count = 0;
     pit_wait_irr();
