@@ -43,6 +43,7 @@ static void window(void)
 
 static void pic_setup(u8 icw4, u8 mask, u8 slave_mask)
 {
+    outb(0x43, 0x30); /* no tick of the board's, or late one of the test before, comes after ICW1 has cleared the requests */
     outb(0x20, 0x11);
     outb(0x21, 0x20);
     outb(0x21, 4);
@@ -147,7 +148,7 @@ static void pic_priorities(void)
     com1_irq(false);
     check(isr == 1 && waited == 1, "without its EOI the lower one waits: ISR %x, %d %x %x", isr, waited, order[0],
           order[1]);
-    check(count == 2 && order[1] == 0x24, "a specific EOI lets it in");
+    check(count == 2 && order[1] == 0x24, "a specific EOI lets it in: %d %x %x", count, order[0], order[1]);
     window();
 }
 
@@ -260,13 +261,29 @@ static bool near(u64 got, u64 wanted, u64 percent)
     return got * 100 > wanted * (100 - percent) && got * 100 < wanted * (100 + percent);
 }
 
+/* Both clocks at one time, within 0.1 ms: again where a busy host stopped this program between the two. */
+static void both_clocks(u64 *tsc, u32 *pm)
+{
+    u32 before;
+
+    for (int n = 0; n < 1000; n++) {
+        before = pm_timer();
+        *tsc = rdtsc();
+        *pm = pm_timer();
+        if (((*pm - before) & 0xffffff) < 358)
+            return;
+    }
+}
+
 static void tsc_calibrate(void)
 {
-    u64 t0 = rdtsc();
-    u32 start = pm_timer();
+    u64 from = 0, to = 0;
+    u32 start = 0, end = 0;
 
+    both_clocks(&from, &start);
     pm_wait(71591); /* 20 ms */
-    tsc_hz = (rdtsc() - t0) * 3579545 / ((pm_timer() - start) & 0xffffff);
+    both_clocks(&to, &end);
+    tsc_hz = (to - from) * 3579545 / ((end - start) & 0xffffff);
     print("     TSC %lu Hz by the ACPI timer\n", tsc_hz);
 }
 
@@ -300,8 +317,8 @@ static void pit(void)
     u16 a = 0, b = 0;
     bool ok = false;
 
-    for (int n = 0; n < 30 && !ok; n++) {
-        took = pit2_wait(23864); /* 20 ms */
+    for (int n = 0; n < 200 && !ok; n++) { /* a busy host seldom runs this at the end of the 20 ms */
+        took = pit2_wait(23864);
         ok = near(took, tsc_hz / 50, 5);
     }
     check(ok, "8254 counter 2: 20 ms take %lu µs", took * 1000000 / tsc_hz);
@@ -475,7 +492,7 @@ static void hpet(void)
     check(hpet_read(0xf0) == 0x123456, "and stays");
     hpet_write(0xf0, 0);
     hpet_write(0x10, 1);
-    for (int n = 0; n < 30 && !ok; n++) {
+    for (int n = 0; n < 200 && !ok; n++) {
         t0 = rdtsc();
         a = hpet_read(0xf0);
         pm_wait(71591);
