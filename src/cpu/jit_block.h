@@ -17,7 +17,8 @@ enum { HOST_VCPU = X86_RSP, HOST_FLAGS = X86_RAX, T1 = X86_R11, T2 = X86_R12 };
 extern const s8 jit_host_register[GPR_COUNT];
 
 #define JIT_VICTIM_SIZE 64     /* accesses larger than this do not look for a victim in the TLB */
-#define JIT_INSNS_MAX 64       /* a block */
+#define JIT_INSNS_MAX 256      /* a block */
+#define JIT_TRACE_MAX 64       /* one that has so many ends at its next jump: what follows may be other blocks' too */
 #define JIT_STUBS_MAX (JIT_INSNS_MAX * 8) /* slow paths of a block: an instruction has up to four, and again in a detour */
 #define JIT_SIDE_EXITS_MAX 12  /* conditional jumps in its middle */
 
@@ -36,7 +37,7 @@ struct jit_site {
     u16 hot_len;
     u16 offset : 12; /* bytes from the start of its page */
     u16 kind : 4; /* enum jit_site_kind */
-    s8 paid;      /* how many instructions behind it the block has taken from the budget; below 0: how many up to it are still to be taken */
+    s16 paid;     /* how many instructions behind it the block has taken from the budget; below 0: how many up to it are still to be taken */
 };
 
 /* How translated code was left: by a direct jump that does not know its target's code yet, or for want of budget. */
@@ -44,7 +45,7 @@ struct jit_link {
     u32 block;        /* in the arena */
     u32 rel32;        /* the displacement to patch, in the code cache; 0: for want of budget */
     u16 offset;       /* where to go on, from the start of the page */
-    u8 refund;        /* budget that was taken and not used */
+    u16 refund;       /* budget that was taken and not used */
     u8 set;           /* the TLB set of its code: the link's own, but for STAC and CLAC */
     bool flags_saved; /* jumps with the flags in RAX, not in EFLAGS */
 };

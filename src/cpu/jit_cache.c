@@ -17,8 +17,8 @@
 #include "cpu/jit_stress.h"
 #include "cpu/window.h"
 
-#define HOT_BLOCK_MAX KIB(32) /* more than JIT_INSNS_MAX instructions can need */
-#define COLD_BLOCK_MAX KIB(64) /* slow paths that restore renamed registers, detours, side exits */
+#define HOT_BLOCK_MAX (JIT_INSNS_MAX * 512) /* more than the instructions can need */
+#define COLD_BLOCK_MAX (JIT_INSNS_MAX * 1024) /* slow paths that restore renamed registers, detours, side exits */
 #define ARENA_BLOCK_MAX KIB(4)
 
 /* What the cache begins with. It doubles, up to GROWTH_MAX times that, when it is full of what has hardly run. */
@@ -300,11 +300,11 @@ struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e)
     return b;
 }
 
-static s8 paid_behind(const struct jit_emit *e, const struct jit_insn *i)
+static s16 paid_behind(const struct jit_emit *e, const struct jit_insn *i)
 {
     if (e->given_back)
         return 0;
-    return (s8)(e->pays && i < e->pays ? e->insn - i - 1 : e->insn + e->count - i - 1);
+    return (s16)(e->pays && i < e->pays ? e->insn - i - 1 : e->insn + e->count - i - 1);
 }
 
 struct jit_stub *jit_stub_new(struct jit_emit *e)

@@ -86,8 +86,11 @@ static void budget_take(struct jit_emit *e, bool keep_carry)
         budget_take_keeping_carry(e, &e->hot, e->count);
         return;
     }
-    asm_rm(&e->hot, 0x83 | X86_W, 5, VCPU_AT(budget)); /* sub */
-    asm_byte(&e->hot, (u8)e->count);
+    asm_rm(&e->hot, (e->count <= INT8_MAX ? 0x83 : 0x81) | X86_W, 5, VCPU_AT(budget)); /* sub */
+    if (e->count <= INT8_MAX)
+        asm_byte(&e->hot, (u8)e->count);
+    else
+        asm_u32(&e->hot, (u32)e->count);
 }
 
 /* One subtraction a block: when it goes below zero somebody wants attention, or has to be given a chance to. */
@@ -324,7 +327,7 @@ static void emit_side_exit(struct jit_emit *e, const struct jit_insn *i)
 
     flags_to_host(e);
     x = exit_by_jcc(e, i);
-    x->unused = (u8)(e->insn + e->count - 1 - i);
+    x->unused = (u16)(e->insn + e->count - 1 - i);
     x->x87 = e->x87_offset;
 }
 
@@ -593,7 +596,7 @@ static void cold_budget(struct jit_emit *e, const struct jit_exit *x)
     }
     rename_end(e);
     if (x->again || e->counter == X86_NONE)
-        l.refund = (u8)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)); /* what was not run is not paid for */
+        l.refund = (u16)(e->count - (x->again ? (int)(x->again - e->insn) + 1 : 0)); /* what was not run is not paid for */
     cold_by_link(e, &l, flags);
 }
 

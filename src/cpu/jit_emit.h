@@ -99,7 +99,7 @@ struct jit_exit {
     const struct jit_insn *again; /* EXIT_BUDGET: run this first */
     const struct jit_insn *insn; /* EXIT_FAR: the jump */
     const struct jit_cell *cell; /* EXIT_CELL */
-    u8 unused; /* instructions of the block that are paid for and not run on this way: budget to be given back */
+    u16 unused; /* instructions of the block that are paid for and not run on this way: budget to be given back */
     s32 x87;   /* as jit_emit.x87_offset, to be noted on this way; -1 */
     const u8 *back; /* EXIT_CALL: where to go on if the other place of the pair has it */
     u32 site; /* EXIT_MISS: of the jump, if it faults where its target is not canonical; … */

@@ -490,6 +490,8 @@ static s64 behind(struct jit_emit *e, struct jit_insn *i, const struct path *p)
 {
     if (!ends_block(i))
         return i->offset + i->zi.length;
+    if (e->count >= JIT_TRACE_MAX)
+        return -1;
     if (i->kind == JIT_JCC)
         return behind_jcc(e, i, p);
     if (i->kind != JIT_JMP || jit_target(i) == e->insn[0].offset)

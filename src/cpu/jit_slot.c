@@ -10,6 +10,7 @@
 #include "cpu/decode.h"
 #include "cpu/window.h"
 
+#define LOOK_AHEAD 64 /* instructions */
 #define MOVED_MAX MIB(1) /* less than what the guards have beyond a displacement's reach */
 
 void slot_forget(struct jit_emit *e)
@@ -71,12 +72,12 @@ static int guest_of(const struct jit_emit *e, int host)
     return RZERO;
 }
 
-/* How many of the following operands have that base, before it becomes another. */
+/* How many of the following operands have that base, before it becomes another. It looks at some of them. */
 static int uses_ahead(const struct jit_emit *e, const struct jit_insn *i, int reg)
 {
     int guest = guest_of(e, reg), uses = 0;
 
-    for (; i < e->insn + e->count; i++) {
+    for (const struct jit_insn *end = MIN(i + LOOK_AHEAD, e->insn + e->count); i < end; i++) {
         if (i > e->under_way && base_of(e, i) == reg)
             uses++;
         if (i->writes >> guest & 1 && slot_moves(i, guest) > (s64)KIB(64))

@@ -9,6 +9,8 @@
 
 #include "random_state.h"
 
+#define LONG 60 /* one sequence in so many is long */
+#define REST 224 /* pieces that the other parts of a sequence have at most */
 #define STACK_WORDS 12 /* that hold the address of the end, for returns without a call */
 #define NARROW_BASES (1u << RBX | 1u << RBP | 1u << RSI | 1u << RDI) /* of 16-bit addresses */
 
@@ -185,6 +187,18 @@ static void start_set(struct sequence *q, u64 at)
     q->c.s.rip = CODE_VA + at - (q->c.code_size == 8 ? 0 : layout_base(q->c.s.sel[SEG_CS]));
 }
 
+/* Many instructions without a jump: longer than the blocks of any translator. */
+static void add_long(struct writer *w)
+{
+    for (int n = 50 + (int)below(w->r, 260); n && w->q->count < PIECES_MAX - REST; n--)
+        switch (below(w->r, 8)) {
+        case 0: case 1: case 2: add_insn(w, POOL_ALU); break;
+        case 3: add_insn(w, POOL_VECTOR); break;
+        case 4: add_near(w); break;
+        default: add_insn(w, POOL_FLAGS); break;
+        }
+}
+
 static bool try_sequence(const struct seq_generator *s, struct rng *r, struct sequence *q)
 {
     struct writer w = {.s = s, .r = r, .q = q, .scattered = one_in(r, 5), .words = !one_in(r, 3)};
@@ -196,7 +210,9 @@ static bool try_sequence(const struct seq_generator *s, struct rng *r, struct se
     choose_segments(&q->c, r, s->smc);
     choose_control(&q->c, r);
     choose_registers(&w);
-    while (q->count < count)
+    if (one_in(r, LONG))
+        add_long(&w);
+    for (count += q->count; q->count < count;)
         add_part(&w, false);
     sequence_lead(q);
     start_set(q, 0x800);

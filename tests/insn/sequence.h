@@ -5,7 +5,7 @@
 #define TESTS_INSN_SEQUENCE_H
 #include "insn_case.h"
 
-#define PIECES_MAX 224
+#define PIECES_MAX 520
 
 enum piece_fix {
     FIX_NONE,
