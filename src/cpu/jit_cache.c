@@ -289,10 +289,13 @@ void jit_emit_cancel(struct jit_emit *e)
 struct jit_block *jit_emit_end(struct jit *j, struct jit_emit *e)
 {
     struct jit_block *b = e->b;
+    u32 hot = j->hot_used, cold = j->cold_used;
 
     b->sites = j->site_count - b->first_site;
     j->hot_used = (u32)ALIGN_UP(j->hot_used + e->hot.len, 16);
     j->cold_used += e->cold.len;
+    code_cache_written(j->code, hot, j->hot_used);
+    code_cache_written(j->code, cold, j->cold_used);
     hash_insert(j, b);
     j->blocks[j->block_count++] = b;
     j->insns += b->insns;

@@ -11,11 +11,24 @@
 #include <unistd.h>
 
 #define CODE_ALIGN 16
+#define LARGE_PAGE MIB(2)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 
+/* Aligned to large pages. */
 static u8 *code_cache_map(int fd, u64 size, int prot)
 {
-    void *p = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
+    u64 room = ALIGN_UP(size, LARGE_PAGE) + LARGE_PAGE, aligned;
+    void *p = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
+    if (p == MAP_FAILED)
+        return NULL;
+    aligned = ALIGN_UP((u64)p, LARGE_PAGE);
+    if (aligned > (u64)p)
+        munmap(p, aligned - (u64)p);
+    munmap((u8 *)aligned + size, (u64)p + room - aligned - size);
+    p = mmap((void *)aligned, size, prot, MAP_SHARED | MAP_FIXED, fd, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
@@ -72,6 +85,16 @@ u8 *code_cache_alloc(struct code_cache *cc, u64 len, const u8 **exec)
     cc->used = ALIGN_UP(at + len, CODE_ALIGN);
     *exec = cc->exec + at;
     return cc->write + at;
+}
+
+void code_cache_written(struct code_cache *cc, u64 from, u64 to)
+{
+    u64 first = from / LARGE_PAGE * LARGE_PAGE, end = to / LARGE_PAGE * LARGE_PAGE;
+
+    if (likely(first == end))
+        return;
+    madvise(cc->exec + first, end - first, MADV_COLLAPSE); /* if it fails, they stay small */
+    madvise(cc->write + first, end - first, MADV_COLLAPSE);
 }
 
 void code_cache_release(struct code_cache *cc, u64 at, u64 len)

@@ -117,11 +117,40 @@ static void loads_and_stores_encode(void **unused)
     code_cache_free(cc);
 }
 
+/* Large pages come and go without a byte changing, and what was large can be given back. */
+static void stays_through_large_pages(void **unused)
+{
+    struct code_cache *cc = create(MIB(6));
+    int (*at[6144])(void);
+    int n = 0;
+
+    for (; n < 6000; n++) {
+        u64 from = cc->used, room;
+        const u8 *exec;
+
+        at[n] = emit(cc, (u32)n);
+        assert_non_null(code_cache_alloc(cc, 1000, &exec));
+        room = cc->used;
+        code_cache_written(cc, from, room);
+    }
+    assert_int_equal((u64)cc->exec % MIB(2), 0);
+    assert_int_equal((u64)cc->write % MIB(2), 0);
+    while (n-- > 0)
+        assert_int_equal(at[n](), n);
+    cc->write[(const u8 *)(uintptr_t)at[4000] - cc->exec + 1] ^= 1;
+    assert_int_equal(at[4000](), 4001);
+    code_cache_release(cc, MIB(3), MIB(3));
+    assert_int_equal(cc->exec[MIB(3)], 0);
+    assert_int_equal(at[1000](), 1000);
+    code_cache_free(cc);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(written_code_executes), cmocka_unit_test(no_view_is_writable_and_executable),
-        cmocka_unit_test(full_cache_refuses_and_resets), cmocka_unit_test(loads_and_stores_encode)};
+        cmocka_unit_test(full_cache_refuses_and_resets), cmocka_unit_test(loads_and_stores_encode),
+        cmocka_unit_test(stays_through_large_pages)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
