@@ -49,15 +49,15 @@ static void mode_update_segments(struct vcpu *c)
 {
     u32 check = 0;
 
+    if (likely(code64(c))) {
+        c->lin_base[SEG_ES] = c->lin_base[SEG_CS] = c->lin_base[SEG_SS] = c->lin_base[SEG_DS] = 0;
+        c->lin_base[SEG_FS] = c->s.seg_base[SEG_FS];
+        c->lin_base[SEG_GS] = c->s.seg_base[SEG_GS];
+        c->seg_check = 0;
+        return;
+    }
     for (int seg = 0; seg < 6; seg++) {
-        bool code_or_data = seg == SEG_CS || !code64(c);
-
-        c->lin_base[seg] = code_or_data || seg == SEG_FS || seg == SEG_GS ? c->s.seg_base[seg] : 0;
-        if (code64(c)) {
-            if (seg == SEG_CS)
-                c->lin_base[seg] = 0;
-            continue;
-        }
+        c->lin_base[seg] = c->s.seg_base[seg];
         /* flat, present, writable, growing upwards: nothing to check */
         if (c->s.seg_limit[seg] != 0xffffffff || !(c->s.seg_attr[seg] & SEG_P) ||
             (c->s.seg_attr[seg] & (SEG_CODE | SEG_E | SEG_W)) != SEG_W)
