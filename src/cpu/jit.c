@@ -344,6 +344,7 @@ static u32 run_some(struct vcpu *c, u32 from)
         interpret(c);
         return 0;
     }
+    window_answer(c);
     /* or the host's GS base would not be for its stack: see jit_stack.c */
     assert(!(c->jumps->key & JIT_KEY_WINDOW) || c->window_state == WINDOW_ON);
     c->jit->counters.entered++;
@@ -449,6 +450,7 @@ static const u8 *next_code(struct vcpu *c)
     if (__atomic_load_n(&c->attention, __ATOMIC_RELAXED) || c->s.activity != VCPU_ACTIVE || c->trial || !translatable(c) ||
         (c->window_state == WINDOW_UNKNOWN && c->mmu_index == MMU_USER) || jit_stressed(c, STRESS_FLUSH | STRESS_SMC))
         return NULL;
+    window_answer(c);
     jit_jumps_select(c, jit_key(c) & JIT_KEY_MODE);
     code = jit_jumps_find(c);
     if (!code)

@@ -266,6 +266,8 @@ static _Noreturn void walk_fault(struct vcpu *c, const struct walk *w, u64 gva, 
         error |= PF_PK;
     if (access == MMU_FETCH && (c->s.cr4 & CR4_SMEP || (c->s.cr4 & CR4_PAE && c->s.efer & EFER_NXE)))
         error |= PF_I;
+    if (mmu == MMU_USER && access != MMU_FETCH)
+        window_miss(c, gva, access == MMU_WRITE);
     raise_page_fault(c, gva, error);
 }
 

@@ -176,6 +176,7 @@ struct vcpu {
     u8 window_state;     /* WINDOW_* */
     u8 window_fault;     /* a signal brought an instruction to its slow path: WINDOW_FAULT_* */
     u16 window_fault_offset; /* where in its page */
+    u64 window_missed;   /* the page that the guest was told of by a page fault, for window_answer() */
     struct windows *windows; /* NULL: none */
 
     struct lapic *lapic;

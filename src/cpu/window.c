@@ -117,6 +117,8 @@ static void counters_trace(const struct vcpu *c)
     trace(JIT, "vcpu %d: windows: %llu promotions, %llu demotions, %llu faults, %llu fills, %llu pages", c->index,
           (unsigned long long)w->count.promotions, (unsigned long long)w->count.demotions,
           (unsigned long long)w->count.faults, (unsigned long long)w->count.fills, (unsigned long long)w->count.pages);
+    trace(JIT, "vcpu %d: windows: %llu of the fills when the guest came back from a page fault", c->index,
+          (unsigned long long)w->count.answers);
     trace(JIT, "vcpu %d: windows: %llu spaces looked through, %llu emptied, %llu drops of pages, %llu protections for code", c->index,
           (unsigned long long)w->count.checks, (unsigned long long)w->count.drops, (unsigned long long)w->count.page_drops,
           (unsigned long long)w->count.protects);
@@ -369,6 +371,27 @@ bool window_stack_holds(const struct vcpu *c)
     u64 sp = c->s.gpr[RSP], base = c->window_stack;
 
     return base == stack_entry(c) || (code64(c) && (base == entry_of(c, sp - WINDOW_WALK) || base == entry_of(c, sp + WINDOW_WALK)));
+}
+
+/* ---- page faults of the guest's ---- */
+
+#define MISSED 1 /* in window_missed, beside the page */
+#define MISSED_WRITE 2
+
+void window_miss(struct vcpu *c, u64 gva, bool write)
+{
+    if (for_windows(c) && !trial_running(c))
+        c->window_missed = (gva & PAGE_MASK) | MISSED | (write ? MISSED_WRITE : 0);
+}
+
+void window_answer_slow(struct vcpu *c)
+{
+    u64 missed = c->window_missed;
+
+    if (!for_windows(c))
+        return;
+    c->window_missed = 0;
+    c->windows->count.answers += window_fill(c, missed & PAGE_MASK, missed & MISSED_WRITE);
 }
 
 /* ---- dropping ---- */

@@ -49,6 +49,16 @@ void window_signalled(struct vcpu *c);
 /* Maps the page at gva, and neighbours, as the page tables allow without a slow path. False: `write` (reading) does need one. */
 bool window_fill(struct vcpu *c, u64 gva, bool write);
 
+/* The guest is told that user code misses a page, and has come back to user code: mostly it has mapped the page, and so do windows, which
+ * saves them a signal. The second not while translated code counts on the extended registers. */
+void window_miss(struct vcpu *c, u64 gva, bool write);
+void window_answer_slow(struct vcpu *c);
+static inline void window_answer(struct vcpu *c)
+{
+    if (unlikely(c->window_missed))
+        window_answer_slow(c);
+}
+
 /* So many instructions ran in user mode of the current address space, about. */
 void window_heat(struct vcpu *c, u64 instructions);
 

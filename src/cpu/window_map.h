@@ -71,7 +71,7 @@ struct windows {
     u32 *writer;                  /* by page of the backing: chunk and page that map it for writing, see writer_at */
     u64 backing_pages;
     struct {
-        u64 promotions, demotions, fills, pages, faults, checks, drops, page_drops, protects;
+        u64 promotions, demotions, fills, pages, faults, checks, drops, page_drops, protects, answers;
     } count;
 };
 
