@@ -21,11 +21,11 @@
 #define COLD_BLOCK_MAX (JIT_INSNS_MAX * 1024) /* slow paths that restore renamed registers, detours, side exits */
 #define ARENA_BLOCK_MAX KIB(4)
 
-/* What the cache begins with. It doubles, up to GROWTH_MAX times that, when it is full of what has hardly run. */
-#define HOT_SIZE MIB(12)
-#define COLD_SIZE MIB(9)
+/* What the cache begins with: Debian's login just fits, with room for the largest block. It doubles, up to GROWTH_MAX times that, when it is full of what has hardly run. */
+#define HOT_SIZE (MIB(12) - KIB(32) + HOT_BLOCK_MAX)
+#define COLD_SIZE (MIB(9) - KIB(64) + COLD_BLOCK_MAX)
 #define ARENA_SIZE MIB(8)
-#define SITES 200000u
+#define SITES (199424u + JIT_STUBS_MAX + JIT_INSNS_MAX)
 #define BLOCKS 80000u
 #define CELLS 80000u
 #define HASH_SIZE 262144u
@@ -204,7 +204,7 @@ static bool room(const struct jit *j)
     u32 g = j->growth;
 
     return j->arena_used + ARENA_BLOCK_MAX <= ARENA_SIZE * g && j->site_count + JIT_STUBS_MAX + JIT_INSNS_MAX <= SITES * g &&
-           j->block_count < BLOCKS * g && j->cell_count + JIT_INSNS_MAX <= CELLS * g && j->hot_used + HOT_BLOCK_MAX <= HOT_SIZE * g &&
+           j->block_count < BLOCKS * g && j->cell_count + ARRAY_SIZE(j->emit->exit) <= CELLS * g && j->hot_used + HOT_BLOCK_MAX <= HOT_SIZE * g &&
            j->cold_used + COLD_BLOCK_MAX <= HOT_SIZE * GROWTH_MAX + COLD_SIZE * g;
 }
 
