@@ -201,15 +201,15 @@ static struct jit_block *refused(struct vcpu *c, const u8 *hva)
 static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u64 key)
 {
     bool at_once = c->trial || jit_stressed(c, STRESS_HOT);
-    const struct jit_found *found = jit_found_ask(c->jit, hva, key);
-    enum jit_heat_is heat;
+    enum jit_heat_is heat = at_once ? JIT_HEAT_HOT : jit_heat_ask(c->jit, hva);
+    const struct jit_found *found;
     struct jit_block *b;
 
-    if (found)
-        return jit_block_at(c->jit, found->block);
-    heat = at_once ? JIT_HEAT_HOT : jit_heat_ask(c->jit, hva);
     if (heat == JIT_HEAT_COLD)
         return refused(c, hva);
+    found = jit_found_ask(c->jit, hva, key);
+    if (found)
+        return jit_block_at(c->jit, found->block);
     b = jit_block_find(c->jit, hva, key);
     if (b && (!b->crossing || jit_crossing_holds(c, b->crossing)))
         return b;
@@ -253,6 +253,16 @@ static void patch(struct jit *j, const struct jit_link *l, const struct jit_bloc
     *(u32_any *)(j->code->write + l->rel32) = jit_code_offset(j, to) - (l->rel32 + 4);
 }
 
+/* Most of what the run loop does not find in the jump table is rare: what tells that comes from memory while it looks there. */
+static void heat_prefetch(const struct vcpu *c)
+{
+    u64 lin = jit_linear(c);
+    const struct tlb_entry *t = interp_fetch_known(c, lin);
+
+    if (likely(t))
+        jit_heat_prefetch(c->jit, tlb_hva(t, lin));
+}
+
 /* Code to enter at RIP with the flags in RAX. */
 static const u8 *code_for(struct vcpu *c, u32 from)
 {
@@ -261,6 +271,7 @@ static const u8 *code_for(struct vcpu *c, u32 from)
     struct jit_block *b;
 
     jit_jumps_select(c, key & JIT_KEY_MODE);
+    heat_prefetch(c);
     code = from ? NULL : jit_jumps_find(c);
     if (code)
         return code;
@@ -421,6 +432,7 @@ static const u8 *found_before(struct vcpu *c)
     if (!f)
         return NULL;
     code = c->jit->code->exec + f->code;
+    __builtin_prefetch(code);
     c->jit->counters.found_before++;
     jit_jumps_add_code(c, tlb_hva(t, lin), code);
     return code;
@@ -475,7 +487,7 @@ static const u8 *site_run(struct vcpu *c, u32 site)
     const struct insn *i;
     u32 epoch = c->jit->epoch;
     s64 unpaid = s->paid + 1;
-    bool ext = jit_block_at(c->jit, s->block)->ext, windows = jit_block_at(c->jit, s->block)->key & JIT_KEY_WINDOW;
+    bool ext = s->ext, windows = s->windows;
     struct jit_touch touch;
 
     assert(!windows || window_stack_holds(c));

@@ -38,6 +38,7 @@ struct jit_site {
     u16 offset : 12; /* bytes from the start of its page */
     u16 kind : 4; /* enum jit_site_kind */
     s16 paid;     /* how many instructions behind it the block has taken from the budget; below 0: how many up to it are still to be taken */
+    bool ext, windows; /* of its block: the slow path need not look there */
 };
 
 /* How translated code was left: by a direct jump that does not know its target's code yet, or for want of budget. */

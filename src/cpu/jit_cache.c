@@ -321,7 +321,8 @@ u32 jit_site_new(struct jit_emit *e, const struct jit_insn *i, enum jit_site_kin
     struct jit *j = e->j;
 
     j->site[j->site_count] = (struct jit_site){.block = jit_block_number(j, e->b), .offset = i->offset, .kind = (u8)kind,
-                                               .hot = e->b->hot + e->hot.len, .paid = paid_behind(e, i)};
+                                               .hot = e->b->hot + e->hot.len, .paid = paid_behind(e, i),
+                                               .ext = e->b->ext, .windows = e->windows};
     return j->site_count++;
 }
 

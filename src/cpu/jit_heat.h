@@ -27,6 +27,9 @@ enum jit_heat_is {
 /* The code at hva is asked for; counts. */
 enum jit_heat_is jit_heat_ask(struct jit *j, const u8 *hva);
 
+/* It will be asked for. */
+void jit_heat_prefetch(const struct jit *j, const u8 *hva);
+
 /* There is no translation of it, and its entry is another's: takes that over. */
 void jit_heat_begin(struct jit *j, const u8 *hva);
 
