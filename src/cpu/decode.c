@@ -37,25 +37,20 @@ const ZydisDecoder *decoder_for(int code_size)
     return &decoders[code_size == 8 ? 2 : code_size == 4 ? 1 : 0];
 }
 
-/* Byte offset in gpr[] of a general register, RIP, or the zero register. */
-u8 register_offset(ZydisRegister r)
-{
-    if (r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_BL)
-        return (u8)((r - ZYDIS_REGISTER_AL) * 8);
-    if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
-        return (u8)((r - ZYDIS_REGISTER_AH) * 8 + 1);
-    if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_R15B)
-        return (u8)((r - ZYDIS_REGISTER_SPL + 4) * 8);
-    if (r >= ZYDIS_REGISTER_AX && r <= ZYDIS_REGISTER_R15W)
-        return (u8)((r - ZYDIS_REGISTER_AX) * 8);
-    if (r >= ZYDIS_REGISTER_EAX && r <= ZYDIS_REGISTER_R15D)
-        return (u8)((r - ZYDIS_REGISTER_EAX) * 8);
-    if (r >= ZYDIS_REGISTER_RAX && r <= ZYDIS_REGISTER_R15)
-        return (u8)((r - ZYDIS_REGISTER_RAX) * 8);
-    if (r == ZYDIS_REGISTER_RIP || r == ZYDIS_REGISTER_EIP)
-        return RIP * 8;
-    return RZERO * 8;
-}
+#define ALL_SIXTEEN 0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120
+const u8 register_offsets[ZYDIS_REGISTER_MAX_VALUE + 1] = {
+    [ZYDIS_REGISTER_NONE] = RZERO * 8,
+    [ZYDIS_REGISTER_AL] = 0, 8, 16, 24,
+    [ZYDIS_REGISTER_AH] = 1, 9, 17, 25,
+    [ZYDIS_REGISTER_SPL] = 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120,
+    [ZYDIS_REGISTER_AX] = ALL_SIXTEEN,
+    [ZYDIS_REGISTER_EAX] = ALL_SIXTEEN,
+    [ZYDIS_REGISTER_RAX] = ALL_SIXTEEN,
+    [ZYDIS_REGISTER_R15 + 1 ... ZYDIS_REGISTER_EIP - 1] = RZERO * 8,
+    [ZYDIS_REGISTER_EIP] = RIP * 8, RIP * 8,
+    [ZYDIS_REGISTER_RIP + 1 ... ZYDIS_REGISTER_MAX_VALUE] = RZERO * 8,
+};
+static_assert(ZYDIS_REGISTER_R15 - ZYDIS_REGISTER_AL == 67 && ZYDIS_REGISTER_RIP == ZYDIS_REGISTER_EIP + 1, "that order");
 
 static int segment_number(ZydisRegister r)
 {

@@ -14,7 +14,17 @@ void decode_setup(void);
 const ZydisDecoder *decoder_for(int code_size);
 
 /* Byte offset in gpr[] of a general register, of RIP, or of the zero register for any other. */
-u8 register_offset(ZydisRegister r);
+extern const u8 register_offsets[ZYDIS_REGISTER_MAX_VALUE + 1];
+static inline u8 register_offset(ZydisRegister r)
+{
+    return register_offsets[r];
+}
+
+/* A general register of any size. */
+static inline bool is_general(ZydisRegister r)
+{
+    return r >= ZYDIS_REGISTER_AL && r <= ZYDIS_REGISTER_R15;
+}
 
 /* The segment override of an instruction, or DS. */
 u8 string_segment(const ZydisDecodedInstruction *zi);

@@ -185,26 +185,35 @@ static struct block *block_alloc(struct vcpu *c)
     return (struct block *)(in->arena + in->arena_used);
 }
 
+/* Bytes of a block that are about to be decoded: up to where its lines are marked now. A write from then on makes the block old, if it is
+ * later than the first mark. */
+static u64 lines_mark(struct vcpu *c, struct block *b, u64 at, u64 len)
+{
+    u32 version = interp_code_mark(c, b->hva + at, len);
+
+    if (!at)
+        b->version = version;
+    return ALIGN_UP((u64)b->hva + at + len, 1u << CODE_LINE_SHIFT) - (u64)b->hva;
+}
+
 /* Decodes a block at hva; NULL when its first instruction crosses into the next page. */
 static struct block *block_decode(struct vcpu *c, const u8 *hva)
 {
     struct block *b = block_alloc(c);
-    u64 room = PAGE_SIZE - ((u64)hva & ~PAGE_MASK), at = 0;
+    u64 room = PAGE_SIZE - ((u64)hva & ~PAGE_MASK), at = 0, marked = 0;
     struct insn *i = b->insn;
 
     b->hva = hva;
     b->code_size = c->code_size;
     b->version_now = &vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)];
     while (at < room && i < b->insn + (c->interp->single ? 1 : BLOCK_INSNS_MAX)) {
-        u32 version;
-        int len;
+        int len, avail = (int)MIN(room - at, 15);
 
         if (at && debug_may_break(c, (u64)(hva + at)))
             break;
-        version = interp_code_mark(c, hva + at, MIN(room - at, 15));
-        if (!at)
-            b->version = version;
-        len = decode_insn(c, hva + at, (int)MIN(room - at, 15), c->code_size, i);
+        if (at + (u64)avail > marked)
+            marked = lines_mark(c, b, at, (u64)avail);
+        len = decode_insn(c, hva + at, avail, c->code_size, i);
         if (!len)
             break;
         insn_place(i, (u16)at);

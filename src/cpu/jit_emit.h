@@ -43,6 +43,10 @@ struct jit_insn {
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     const u8 *bytes;
     const ZydisDecodedOperand *mem; /* the ModRM memory operand, or NULL */
+    s8 reg_op, rm_op, vvvv_op; /* operands that are general registers: by ModRM.reg or the opcode, by ModRM.rm, by VEX.vvvv; -1: none */
+    u8 rax_actions;   /* of RAX as an implicit operand: ZydisOperandActions */
+    bool byte_operand; /* a general register of 8 bits */
+    bool high_byte;    /* AH, CH, DH, BH, named by the encoding */
     u16 offset;       /* from the start of the page */
     u8 kind;          /* enum jit_kind */
     bool legal;
@@ -288,6 +292,7 @@ void rename_restore(const struct jit_emit *e, struct x86_asm *a);
 void rename_again(const struct jit_emit *e, struct x86_asm *a);
 
 /* jit_operand.c */
+void operands_note(struct jit_insn *i); /* which are general registers; first of all */
 void emit_same(struct jit_emit *e, const struct jit_insn *i);
 /* A register form again, for the flags; with `spare` for a register that has no host register. */
 void emit_registers_again(struct x86_asm *a, const struct jit_emit *e, const struct jit_insn *i, int spare);

@@ -14,14 +14,6 @@ struct places {
     struct x86_mem at; /* … here */
 };
 
-static bool is_gpr(ZydisRegister r)
-{
-    switch (ZydisRegisterGetClass(r)) {
-    case ZYDIS_REGCLASS_GPR8: case ZYDIS_REGCLASS_GPR16: case ZYDIS_REGCLASS_GPR32: case ZYDIS_REGCLASS_GPR64: return true;
-    default: return false;
-    }
-}
-
 static bool high_byte(ZydisRegister r)
 {
     return r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH;
@@ -32,38 +24,56 @@ static int guest_number(const ZydisDecodedOperand *op)
     return register_offset(op->reg.value) / 8;
 }
 
-/* The operand whose register the encoding names there, or NULL. */
-static const ZydisDecodedOperand *gpr_operand(const struct jit_insn *i, ZydisOperandEncoding where)
+static s8 first(s8 before, int n)
 {
-    for (int n = 0; n < i->zi.operand_count; n++) {
-        const ZydisDecodedOperand *op = &i->op[n];
-
-        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->encoding == where && is_gpr(op->reg.value))
-            return op;
-    }
-    return NULL;
+    return before < 0 ? (s8)n : before;
 }
 
+static void operand_note(struct jit_insn *i, int n)
+{
+    const ZydisDecodedOperand *op = &i->op[n];
+
+    switch (op->encoding) {
+    case ZYDIS_OPERAND_ENCODING_MODRM_REG: case ZYDIS_OPERAND_ENCODING_OPCODE: i->reg_op = first(i->reg_op, n); break;
+    case ZYDIS_OPERAND_ENCODING_MODRM_RM: i->rm_op = first(i->rm_op, n); break;
+    case ZYDIS_OPERAND_ENCODING_NDSNDD: i->vvvv_op = first(i->vvvv_op, n); break;
+    case ZYDIS_OPERAND_ENCODING_NONE: i->rax_actions |= guest_number(op) == RAX ? op->actions : 0; break;
+    default: break;
+    }
+    i->byte_operand |= op->reg.value <= ZYDIS_REGISTER_R15B;
+    i->high_byte |= op->encoding != ZYDIS_OPERAND_ENCODING_NONE && high_byte(op->reg.value);
+}
+
+void operands_note(struct jit_insn *i)
+{
+    i->reg_op = i->rm_op = i->vvvv_op = -1;
+    i->rax_actions = 0;
+    i->byte_operand = i->high_byte = false;
+    for (int n = 0; n < i->zi.operand_count; n++)
+        if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && is_general(i->op[n].reg.value))
+            operand_note(i, n);
+}
+
+/* Operands that are general registers, or NULL. */
 static const ZydisDecodedOperand *reg_operand(const struct jit_insn *i)
 {
-    const ZydisDecodedOperand *op = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_REG);
-
-    return op ? op : gpr_operand(i, ZYDIS_OPERAND_ENCODING_OPCODE);
+    return i->reg_op < 0 ? NULL : &i->op[i->reg_op];
 }
 
-/* Whether an implicit operand is RAX or part of it. */
-static bool implicit_rax(const ZydisDecodedOperand *op)
+static const ZydisDecodedOperand *rm_operand(const struct jit_insn *i)
 {
-    return op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->encoding == ZYDIS_OPERAND_ENCODING_NONE && is_gpr(op->reg.value) &&
-           guest_number(op) == RAX;
+    return i->rm_op < 0 ? NULL : &i->op[i->rm_op];
 }
 
+static const ZydisDecodedOperand *vvvv_operand(const struct jit_insn *i)
+{
+    return i->vvvv_op < 0 ? NULL : &i->op[i->vvvv_op];
+}
+
+/* RAX or part of it as an implicit operand. */
 static bool uses_rax(const struct jit_insn *i, ZydisOperandActions actions)
 {
-    for (int n = 0; n < i->zi.operand_count; n++)
-        if (implicit_rax(&i->op[n]) && i->op[n].actions & actions)
-            return true;
-    return false;
+    return i->rax_actions & actions;
 }
 
 static bool operand_emits(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperand *op)
@@ -74,12 +84,10 @@ static bool operand_emits(const struct jit_emit *e, const struct jit_insn *i, co
     case ZYDIS_OPERAND_TYPE_REGISTER: break;
     default: return op->type != ZYDIS_OPERAND_TYPE_POINTER;
     }
+    if (is_general(op->reg.value)) /* implicit registers must be where the instruction expects them; RAX is moved there */
+        return op->encoding != ZYDIS_OPERAND_ENCODING_NONE ||
+               (!high_byte(op->reg.value) && (guest_number(op) == RAX || e->host[guest_number(op)] == guest_number(op)));
     switch (ZydisRegisterGetClass(op->reg.value)) {
-    case ZYDIS_REGCLASS_GPR8: case ZYDIS_REGCLASS_GPR16: case ZYDIS_REGCLASS_GPR32: case ZYDIS_REGCLASS_GPR64:
-        /* implicit registers must be where the instruction expects them; RAX is moved there */
-        return (!high_byte(op->reg.value) || op->encoding != ZYDIS_OPERAND_ENCODING_NONE) &&
-               (op->encoding != ZYDIS_OPERAND_ENCODING_NONE || guest_number(op) == RAX ||
-                e->host[guest_number(op)] == guest_number(op));
     case ZYDIS_REGCLASS_X87: case ZYDIS_REGCLASS_MMX: case ZYDIS_REGCLASS_XMM: case ZYDIS_REGCLASS_YMM:
     case ZYDIS_REGCLASS_ZMM: case ZYDIS_REGCLASS_MASK: case ZYDIS_REGCLASS_FLAGS: return true;
     default:
@@ -99,7 +107,7 @@ static bool is_high(const ZydisDecodedOperand *op)
 
 bool uses_high_byte(const struct jit_insn *i)
 {
-    return is_high(reg_operand(i)) || is_high(gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM));
+    return i->high_byte;
 }
 
 static bool is_written(const ZydisDecodedOperand *op)
@@ -112,7 +120,7 @@ static bool is_written(const ZydisDecodedOperand *op)
  * that is named by its first byte too, or find RAX elsewhere. */
 static bool high_bytes_emit(const struct jit_insn *i)
 {
-    const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
+    const ZydisDecodedOperand *reg = reg_operand(i), *rm = rm_operand(i);
     const ZydisDecodedOperand *high = is_high(reg) ? reg : rm;
     bool one_register = reg && rm && guest_number(reg) == guest_number(rm);
 
@@ -122,7 +130,7 @@ static bool high_bytes_emit(const struct jit_insn *i)
         return false;
     for (int n = 0; n < i->zi.operand_count; n++)
         if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && i->op[n].encoding == ZYDIS_OPERAND_ENCODING_NONE &&
-            is_gpr(i->op[n].reg.value) && (guest_number(&i->op[n]) == RAX || guest_number(&i->op[n]) == guest_number(high)))
+            is_general(i->op[n].reg.value) && (guest_number(&i->op[n]) == RAX || guest_number(&i->op[n]) == guest_number(high)))
             return false;
     if (one_register)
         return !is_written(reg) || !is_written(rm);
@@ -154,8 +162,8 @@ static int operand_number(const ZydisDecodedOperand *op)
 static struct places places_of(const struct jit_insn *i)
 {
     return (struct places){.reg = operand_number(reg_operand(i)),
-                           .rm = operand_number(gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM)),
-                           .vvvv = operand_number(gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD)),
+                           .rm = operand_number(rm_operand(i)),
+                           .vvvv = operand_number(vvvv_operand(i)),
                            .memory = i->mem != NULL};
 }
 
@@ -193,15 +201,6 @@ bool can_emit_same(const struct jit_emit *e, const struct jit_insn *i)
 }
 
 /* ---- encodings ---- */
-
-static bool byte_operand(const struct jit_insn *i)
-{
-    for (int n = 0; n < i->zi.operand_count; n++)
-        if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-            ZydisRegisterGetClass(i->op[n].reg.value) == ZYDIS_REGCLASS_GPR8)
-            return true;
-    return false;
-}
 
 /* Whether instructions of 16-bit code with that mnemonic need the prefix for 16-bit operands. */
 static bool has_operand_size(const struct jit_insn *i)
@@ -252,7 +251,7 @@ static void encode_legacy(struct x86_asm *a, const struct jit_insn *i, struct pl
         b = p.reg >> 3;
     rex = (u8)(0x40 | w << 3 | r << 2 | (p.memory && p.at.index >= 8) << 1 | b);
     encode_prefixes(a, i);
-    if (rex != 0x40 || byte_operand(i))
+    if (rex != 0x40 || i->byte_operand)
         asm_byte(a, rex);
     encode_map(a, i->zi.opcode_map);
     if (!modrm && p.reg >= 0) {
@@ -391,8 +390,8 @@ static bool rm_as_memory(const struct jit_emit *e, const struct jit_insn *i, con
 /* Registers for the operands; some that are kept in memory stay there. */
 static void place_all(struct jit_emit *e, const struct jit_insn *i, struct places *p, int spare)
 {
-    const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
-    const ZydisDecodedOperand *vvvv = gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD);
+    const ZydisDecodedOperand *reg = reg_operand(i), *rm = rm_operand(i);
+    const ZydisDecodedOperand *vvvv = vvvv_operand(i);
     bool one = p->reg >= 0 && p->reg == p->rm && in_memory(e, p->reg);
 
     if (!one && rm_as_memory(e, i, rm)) {
@@ -424,7 +423,7 @@ void emit_registers_again(struct x86_asm *a, const struct jit_emit *e, const str
         return;
     }
     for (size_t n = 0; n < ARRAY_SIZE(all); n++) {
-        const ZydisDecodedOperand *op = n ? gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM) : reg_operand(i);
+        const ZydisDecodedOperand *op = n ? rm_operand(i) : reg_operand(i);
         int guest = *all[n];
 
         if (guest < 0)
@@ -441,7 +440,7 @@ void emit_registers_again(struct x86_asm *a, const struct jit_emit *e, const str
 /* The instruction itself, its memory operand checked, flags where they must be. */
 static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
 {
-    const ZydisDecodedOperand *reg = reg_operand(i), *rm = gpr_operand(i, ZYDIS_OPERAND_ENCODING_MODRM_RM);
+    const ZydisDecodedOperand *reg = reg_operand(i), *rm = rm_operand(i);
     bool rax = uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_MASK_WRITE);
     struct places p = places_of(i);
     int spare = T2;
@@ -464,7 +463,7 @@ static void emit_moved(struct jit_emit *e, const struct jit_insn *i)
     if (rax && uses_rax(i, ZYDIS_OPERAND_ACTION_MASK_WRITE))
         asm_rr(&e->hot, X86_LOAD | X86_W, e->host[RAX], X86_RAX);
     /* where both are one register: MULX leaves the high half in it, which ModRM.reg names */
-    place_back(e, gpr_operand(i, ZYDIS_OPERAND_ENCODING_NDSNDD), p.vvvv);
+    place_back(e, vvvv_operand(i), p.vvvv);
     place_back(e, reg, p.reg);
     if (!p.memory)
         place_back(e, rm, p.rm);

@@ -15,17 +15,9 @@
 #define WORTH_STRESSED (-20)
 #define STAYS 1000   /* more uses than a block has: the register cannot be elsewhere */
 
-static bool general(ZydisRegister r)
-{
-    switch (ZydisRegisterGetClass(r)) {
-    case ZYDIS_REGCLASS_GPR8: case ZYDIS_REGCLASS_GPR16: case ZYDIS_REGCLASS_GPR32: case ZYDIS_REGCLASS_GPR64: return true;
-    default: return false;
-    }
-}
-
 static void count(int *uses, ZydisRegister r, int weight)
 {
-    if (general(r))
+    if (is_general(r))
         uses[register_offset(r) / 8] += weight;
 }
 

@@ -303,10 +303,13 @@ static bool scan_insn(struct jit_emit *e, struct jit_insn *i, const u8 *bytes, i
     if (status == ZYDIS_STATUS_NO_MORE_DATA && avail < 15)
         return false;
     i->legal = ZYAN_SUCCESS(status);
-    if (i->legal)
+    if (i->legal) {
         i->mem = modrm_memory(i);
-    else
+    } else {
         i->zi.length = 1;
+        i->zi.operand_count = 0;
+    }
+    operands_note(i);
     settle(e, i);
     return true;
 }
