@@ -3,7 +3,7 @@
 
 #include "cpu/jit_cache.h"
 
-#define HOT 16 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
+#define HOT 8 /* times that a block is interpreted before it is translated: most code of a system runs a few times */
 #define SEEN_MIN 4     /* ways that went; fewer say nothing */
 #define LIKELY_RATIO 4 /* a way out of the middle of a block costs about what some ways past it save */
 
