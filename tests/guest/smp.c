@@ -117,9 +117,11 @@ void guest_main(void)
     lapic_write(0x320, 0x10041);
     timer_ticks = 0;
     lapic_write(0x320, 0x41); /* one-shot */
+    asm volatile("cli" : : : "memory"); /* or it might come between the look and the halt */
     lapic_write(0x380, 100000);
     while (!timer_ticks)
-        asm volatile("hlt");
+        asm volatile("sti; hlt; cli" : : : "memory");
+    asm volatile("sti" : : : "memory");
     check(timer_ticks == 1 && lapic_read(0x390) == 0, "one-shot timer wakes HLT");
 
     for (int cpu = 1; cpu < cpus; cpu++)
