@@ -260,8 +260,7 @@ static bool strange_map(const struct comparison *k)
     return n < INSN_MAX - 1 && !(k->c->bytes[n + 1] & 3);
 }
 
-/* Cases that say nothing. */
-static bool incomparable(const struct comparison *k)
+bool incomparable(const struct comparison *k)
 {
     if (k->host->vector == INSN_ASTRAY || k->ours->vector == INSN_ASTRAY)
         return true;

@@ -17,6 +17,9 @@ struct comparison {
 /* Number of differences that processors may not have. Writes a line for each to `out`, which may be NULL. */
 int compare(const struct comparison *k, FILE *out);
 
+/* Cases that say nothing. */
+bool incomparable(const struct comparison *k);
+
 /* For instructions that the host did not execute: whether ours raised what it should. */
 int compare_hidden(const struct comparison *k, enum insn_class class, FILE *out);
 

@@ -136,6 +136,8 @@ static int compare_ends(const struct sequence *q, bool legacy, const char *who, 
         return 1;
     }
     last_insn(q, &host, &c, &d);
+    if (incomparable(&k)) /* where one faulted and the other went on, their code may differ as all else may */
+        return 0;
     differences = compare(&k, NULL) + compare_code(NULL);
     if (out && differences) {
         fprintf(out, " %s:\n", who);
@@ -225,7 +227,8 @@ struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out)
         run(others[n].engine, legacy, q, 0);
         t.differences += compare_ends(q, legacy, others[n].name, out);
         want = n ? want : retired;
-        t.differences += compare_retired(q, want, others[n].name, out);
+        if (n != 1) /* the first time a write may meet marks of code that is there no more, and a REP begins anew for them */
+            t.differences += compare_retired(q, want, others[n].name, out);
     }
     return t;
 }
