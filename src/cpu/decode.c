@@ -260,10 +260,10 @@ static int decode_anew(struct vcpu *c, const u8 *bytes, int avail, int code_size
     u8 again[15];
 
     ext_save(c);
-    status = ZydisDecoderDecodeFull(d, bytes, (ZyanUSize)MIN(avail, 15), &zi, op);
+    status = ZydisDecoderDecodeFull(d, bytes, (ZyanUSize)avail, &zi, op);
     if (ZYAN_FAILED(status) && evex_without_w(bytes, avail, code_size, again)) {
         src.bytes = again;
-        status = ZydisDecoderDecodeFull(d, again, (ZyanUSize)MIN(avail, 15), &zi, op);
+        status = ZydisDecoderDecodeFull(d, again, (ZyanUSize)avail, &zi, op);
     }
     if (status == ZYDIS_STATUS_NO_MORE_DATA && !illegal_at_once(bytes, avail, code_size))
         return avail < 15 ? 0 : illegal(ret, exec_gp);
@@ -278,9 +278,17 @@ static int decode_anew(struct vcpu *c, const u8 *bytes, int avail, int code_size
     return zi.length;
 }
 
+/* The bytes are the guest's, which may change them meanwhile: they are read once, or what is kept of one instruction might be found for another. */
 int decode_insn(struct vcpu *c, const u8 *bytes, int avail, int code_size, struct insn *ret)
 {
-    if (avail >= 15 && decode_cache_find(c->decoded, bytes, code_size, ret))
-        return ret->len;
-    return decode_anew(c, bytes, avail, code_size, ret);
+    u8 copy[15];
+
+    if (avail < 15) {
+        for (int n = 0; n < avail; n++)
+            copy[n] = *(const volatile u8 *)(bytes + n);
+        return decode_anew(c, copy, avail, code_size, ret);
+    }
+    *(u64_any *)copy = *(const volatile u64_any *)bytes;
+    *(u64_any *)(copy + 7) = *(const volatile u64_any *)(bytes + 7);
+    return decode_cache_find(c->decoded, copy, code_size, ret) ? ret->len : decode_anew(c, copy, 15, code_size, ret);
 }

@@ -199,12 +199,14 @@ static bool near_itself(const struct vcpu *c, const struct insn *i)
     return unlikely((at & ~PAGE_MASK) + i->len > PAGE_SIZE) && ((to - at + 2 * PAGE_SIZE) & c->lin_mask) < 4 * PAGE_SIZE;
 }
 
-/* An interrupt or another event waits, or this instruction may have become another: come back to where it is afterwards. */
+/* An interrupt or another event waits, or this instruction may have become another: come back to where it is afterwards. It counts when it ends,
+ * once, however often it is begun. */
 static bool interrupted(struct vcpu *c, const struct insn *i)
 {
     if (!__atomic_load_n(&c->attention, __ATOMIC_RELAXED) && !overwrote_code(c, i) && !near_itself(c, i))
         return false;
     c->s.gpr[RIP] -= i->len;
+    c->retired--;
     if (c->s.dr[7] & 0xff) { /* a code breakpoint here was passed already: SDM vol. 3 §17.3.1.1 */
         c->s.rflags |= FLAG_RF;
         __atomic_or_fetch(&c->attention, ATTN_STEP, __ATOMIC_RELAXED);

@@ -34,9 +34,9 @@ enum jit_heat_is jit_heat_ask(struct jit *j, const u8 *hva)
     return k->asked == HOT ? JIT_HEAT_HOT : JIT_HEAT_COLD;
 }
 
-void jit_heat_prefetch(const struct jit *j, const u8 *hva)
+void jit_heat_prefetch(struct jit *j, const u8 *hva)
 {
-    __builtin_prefetch(&j->heat[hash_of(hva) >> 47 & (JIT_HEATS - 1)], 1);
+    __builtin_prefetch(entry_of(j, hva), 1);
 }
 
 /* It goes on with the other's count if that is not translated either: or two that take turns would never be. */

@@ -28,7 +28,7 @@ enum jit_heat_is {
 enum jit_heat_is jit_heat_ask(struct jit *j, const u8 *hva);
 
 /* It will be asked for. */
-void jit_heat_prefetch(const struct jit *j, const u8 *hva);
+void jit_heat_prefetch(struct jit *j, const u8 *hva);
 
 /* There is no translation of it, and its entry is another's: takes that over. */
 void jit_heat_begin(struct jit *j, const u8 *hva);

@@ -191,10 +191,9 @@ static bool became_incomparable(const struct sequence *q)
     return false;
 }
 
-/* Of sequences that leave their code as it is: a REP that overwrites itself counts as often as it is begun. */
-static int compare_retired(const struct sequence *q, u64 want, const char *who, FILE *out)
+static int compare_retired(u64 want, const char *who, FILE *out)
 {
-    if (retired == want || q->smc || memcmp(q->code, ours.code, CODE_SIZE))
+    if (retired == want)
         return 0;
     if (out)
         fprintf(out, " %s:\n  counts %llu instructions, the interpreter %llu\n", who, (unsigned long long)retired,
@@ -227,8 +226,7 @@ struct seq_trial seq_try(const struct sequence *q, bool legacy, FILE *out)
         run(others[n].engine, legacy, q, 0);
         t.differences += compare_ends(q, legacy, others[n].name, out);
         want = n ? want : retired;
-        if (n != 1) /* the first time a write may meet marks of code that is there no more, and a REP begins anew for them */
-            t.differences += compare_retired(q, want, others[n].name, out);
+        t.differences += compare_retired(want, others[n].name, out);
     }
     return t;
 }
