@@ -79,14 +79,20 @@ static void edge(void)
     settle();
 }
 
+/* A busy host may be late with the timer: an attempt without an interrupt is made again. So is one with an interrupt
+ * elsewhere, twice: a late edge and the next one make two, and by lowest priority the second goes to the processor that
+ * has not the first still in its IRR. */
 static void expect_edge(const char *name, u32 low, u32 dest, int first, int second)
 {
+    int strays = 0;
+
     route(2, low, dest);
-    clear();
-    for (int n = 0; n < 50; n++) { /* a busy host may be late with the timer */
+    for (int n = 0; n < 50 && strays < 3; n++) {
+        clear();
         edge();
         if (!!hits[0] == first && !!hits[1] == second)
             break;
+        strays += (hits[0] && !first) || (hits[1] && !second);
     }
     check(!!hits[0] == first && !!hits[1] == second, "%s: %d %d", name, hits[0], hits[1]);
     route(2, MASKED, 0);
