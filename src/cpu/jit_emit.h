@@ -296,6 +296,8 @@ void operands_note(struct jit_insn *i); /* which are general registers; first of
 void emit_same(struct jit_emit *e, const struct jit_insn *i);
 /* A register form again, for the flags; with `spare` for a register that has no host register. */
 void emit_registers_again(struct x86_asm *a, const struct jit_emit *e, const struct jit_insn *i, int spare);
+/* In windows these run on the host: the address is in the window or nobody's, as of all operands there, and they never fault. */
+bool is_prefetch(const struct jit_insn *i);
 bool uses_high_byte(const struct jit_insn *i); /* AH, CH, DH, BH: some are turned around while it runs, so it must not fault then */
 bool borrows_rax(const struct jit_insn *i); /* the guest's RAX is moved to the host's for it */
 bool can_emit_same(const struct jit_emit *e, const struct jit_insn *i);

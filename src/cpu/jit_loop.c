@@ -189,8 +189,11 @@ static bool all_frugal(const struct jit_emit *e, bool all)
 static bool all_held(struct jit_emit *e)
 {
     for (const struct jit_insn *i = e->insn; i < body_end(e); i++)
-        if (i->mem && i->kind == JIT_SAME && !hold(e, i))
+        if (i->mem && i->kind == JIT_SAME && !is_prefetch(i) && !hold(e, i))
             return false;
+    for (struct jit_insn *i = e->insn; i < body_end(e); i++)
+        if (i->kind == JIT_SAME && is_prefetch(i) && !hold(e, i))
+            i->kind = JIT_NOTHING;
     return true;
 }
 

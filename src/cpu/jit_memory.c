@@ -96,6 +96,8 @@ static struct x86_mem tlb_at(const struct jit_emit *e, size_t member)
 /* A page that is not in the window faults, and the slow path finds the flags where they are now. */
 static void window_stub(struct jit_emit *e, const struct jit_insn *i)
 {
+    if (is_prefetch(i))
+        return;
     *jit_stub_new(e) = (struct jit_stub){.site = jit_site_new(e, i, JIT_SITE_INSN), .flags = (u8)e->flags,
                                             .recipe = e->recipe, .x87 = e->x87_offset};
 }

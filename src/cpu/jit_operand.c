@@ -105,6 +105,15 @@ static bool is_high(const ZydisDecodedOperand *op)
     return op && high_byte(op->reg.value);
 }
 
+bool is_prefetch(const struct jit_insn *i)
+{
+    switch (i->zi.mnemonic) {
+    case ZYDIS_MNEMONIC_PREFETCHNTA: case ZYDIS_MNEMONIC_PREFETCHT0: case ZYDIS_MNEMONIC_PREFETCHT1: case ZYDIS_MNEMONIC_PREFETCHT2:
+        return true;
+    default: return false;
+    }
+}
+
 bool uses_high_byte(const struct jit_insn *i)
 {
     return i->high_byte;
@@ -493,7 +502,7 @@ void emit_same(struct jit_emit *e, const struct jit_insn *i)
         flags_save_memory(e);
     if (i->mem) {
         e->at = emit_memory(e, i, &i->mem->mem, i->mem->size / 8, i->mem->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
-        site = e->stub[e->stubs - 1].site;
+        site = is_prefetch(i) ? 0 : e->stub[e->stubs - 1].site;
     } else if (i->host_faults) { /* a slow path that only a signal finds */
         site = jit_site_new(e, i, JIT_SITE_INSN);
         *jit_stub_new(e) = (struct jit_stub){.site = site, .flags = (u8)(i->window ? e->flags : e->flags & ~(u32)FLAGS_HOST),

@@ -126,6 +126,14 @@ static enum jit_kind stack_kind(const struct jit_insn *i, int code_size)
     }
 }
 
+/* A prefetch runs only where windows are the way to its operand: see scan_done(). */
+static enum jit_kind hint_kind(const struct jit_emit *e, const struct jit_insn *i)
+{
+    if (!has(e->c, FEAT_CMOV))
+        return JIT_INTERPRET;
+    return e->windows && is_prefetch(i) && can_emit_same(e, i) ? JIT_SAME : JIT_NOTHING;
+}
+
 static enum jit_kind general_kind(struct jit_emit *e, struct jit_insn *i)
 {
     insn_choose_fn *group = choose_general(i->zi.mnemonic);
@@ -139,7 +147,7 @@ static enum jit_kind general_kind(struct jit_emit *e, struct jit_insn *i)
     if (group == choose_stack)
         return e->segmented ? segment_stack_kind(e, i) : stack_kind(i, e->code_size);
     if (group == choose_nop && i->zi.mnemonic != M(SFENCE) && i->zi.mnemonic != M(MFENCE))
-        return has(e->c, FEAT_CMOV) ? JIT_NOTHING : JIT_INTERPRET;
+        return hint_kind(e, i);
     if (i->zi.mnemonic == M(LEA))
         return JIT_LEA;
     if (i->zi.mnemonic == M(MOV) && (i->zi.opcode & 0xfc) == 0xa0 && i->zi.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT)
@@ -267,7 +275,7 @@ static u32 written_registers(const struct jit_insn *i)
 static bool may_leave(const struct jit_insn *i)
 {
     switch (i->kind) {
-    case JIT_SAME: return i->mem || i->host_faults;
+    case JIT_SAME: return (i->mem && !is_prefetch(i)) || i->host_faults;
     case JIT_NOTHING: case JIT_LEA: case JIT_JMP: case JIT_JCC: return false;
     default: return true;
     }
@@ -401,8 +409,11 @@ static int scan_done(struct jit_emit *e)
         e->b->bytes += e->insn[n].zi.length;
     if (e->count)
         rename_registers(e);
-    for (int n = 0; n < e->count; n++)
-        e->insn[n].window = window_wanted(e, &e->insn[n]);
+    for (struct jit_insn *i = e->insn; i < e->insn + e->count; i++) {
+        i->window = window_wanted(e, i);
+        if (i->kind == JIT_SAME && is_prefetch(i) && !i->window)
+            i->kind = JIT_NOTHING;
+    }
     if (!e->count)
         return 0;
     flags_backwards(e);

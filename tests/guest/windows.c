@@ -30,6 +30,10 @@ CODE(64, do_r12, "mov %rax, %r12; mov %r12, (%rbx); mov (%rbx), %r13; mov %r13, 
 CODE(64, do_fs, "mov %fs:(%rcx), %rax; int3");
 CODE(64, do_call, "lea 8(%rbx), %rsp; lea 1f(%rip), %rdx; call *%rdx; 1: mov %rdx, %rax; int3");
 CODE(64, do_cmpxchg, "mov %rax, %rdx; mov $0x1234567, %eax; lock cmpxchg %rdx, (%rbx); int3");
+/* Prefetches never fault, and leave everything as it was. */
+CODE(64, do_prefetch, "prefetchnta (%rbx); prefetcht0 0x40000000(%rcx); mov $0x8000000, %edx; stc; prefetcht1 (%rcx, %rdx, 8); mov (%rbx), %rax;"
+                      "prefetcht2 -64(%rbx); prefetcht0 %fs:(%rcx); sbb $-1, %rax; int3");
+CODE(64, do_only_prefetch, "prefetchnta (%rbx); prefetcht0 0x40000000(%rcx); prefetcht1 -0x1000; prefetcht2 (%rbx, %rax, 8); prefetcht0 1f(%rip); 1: int3");
 /* The stack there: RSP is loaded, moved far, exchanged, or comes from RBP. */
 CODE(64, do_rsp, "mov %rbx, %rsp; mov (%rsp), %rax; int3");
 CODE(64, do_rsp_far, "mov %rcx, %rsp; mov 0x40000000(%rsp), %rax; int3");
@@ -55,6 +59,7 @@ CODE(64, do_static_edge, "mov 0x7ffffffc, %rax; int3");
 CODE(64, do_read_behind, "mov (%rbx), %rax; int3"); /* which has not seen so much yet as do_read */
 /* Loops: RBX and RDI walk, RCX counts, RAX adds up. */
 CODE(64, do_sum, "1: add (%rbx), %rax; add $8, %rbx; dec %rcx; jne 1b; int3");
+CODE(64, do_sum_prefetch, "1: prefetcht0 0x200(%rbx); prefetchnta (%rdi, %rcx, 8); add (%rbx), %rax; add $8, %rbx; dec %rcx; jne 1b; int3");
 CODE(64, do_sum_down, "1: add -0x1000(%rbx), %rax; lea -8(%rbx), %rbx; sub $1, %rcx; jne 1b; int3");
 CODE(64, do_copy, "1: mov (%rbx), %rdx; add %rdx, %rax; mov %rdx, 0x100(%rdi); add $8, %rbx; add $8, %rdi; dec %rcx; jne 1b; int3");
 /* The same with an index: it moves, or the base does; beside another operand of each kind, and static data. */
@@ -80,7 +85,7 @@ static const struct {
 } accesses[] = {{do_read, READ}, {do_write, WRITE}, {do_add, ADD}, {do_push, WRITE}, {do_pop, READ}, {do_far, READ},
                 {do_far_write, WRITE}, {do_index, READ}, {do_flags, READ}, {do_twice, WRITE}, {do_r12, WRITE}, {do_fs, READ},
                 {do_call, CALL}, {do_cmpxchg, CMPXCHG}, {do_rsp, READ}, {do_rsp_far, READ}, {do_rsp_add, WRITE},
-                {do_rsp_index, READ}, {do_leave, READ}, {do_leave_flags, READ}, {do_xchg_rsp, WRITE}, {do_align, READ}};
+                {do_rsp_index, READ}, {do_prefetch, READ}, {do_leave, READ}, {do_leave_flags, READ}, {do_xchg_rsp, WRITE}, {do_align, READ}};
 #define ACCESSES (sizeof(accesses) / sizeof(accesses[0]))
 
 /* A line for each that holds would be too many. */
@@ -286,8 +291,8 @@ static void program_random(void)
 /* A loop from one mapped page on, perhaps to where it faults: then every register is as that round found it. */
 static void loop_random(void)
 {
-    static const u8 *const codes[] = {do_sum, do_sum_down, do_copy};
-    int k = (int)(random32() % 3);
+    static const u8 *const codes[] = {do_sum, do_sum_down, do_copy, do_sum_prefetch};
+    int k = (int)(random32() % 4);
     u64 from = at[random32() % PAGES] + random32() % 512 * 8, to = at[random32() % PAGES] + random32() % 512 * 8;
     struct frame f = frame_at(codes[k], 3);
     u64 sum = 0, left = 1 + random32() % 900;
@@ -448,6 +453,8 @@ static void not_canonical(void)
                 f.rbx = va;
                 f.rcx = va - FAR;
                 vector = enter(&f);
+                f.rip = (u64)do_only_prefetch;
+                must(enter(&f) == 3, "prefetches at %lx: vector %lu", va, caught.vector);
                 if (canonical)
                     must(vector == 14 || (vector == 3 && page_of(va) >= 0), "access %d at %lx: vector %d", k, va, vector);
                 else
