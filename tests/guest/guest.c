@@ -6,6 +6,7 @@
 
 extern u8 ap_trampoline[], ap_trampoline_end[];
 extern u64 ap_stack;
+extern u32 start_info;
 void enter_now(void *frame);
 
 struct frame caught;
@@ -117,6 +118,15 @@ void user_text_allow(bool yes)
     for (u64 va = 0x200000; va < 0xa00000; va += 4096)
         *pte_of(va) = yes ? *pte_of(va) | PTE_U : *pte_of(va) & ~(u64)PTE_U;
     write_cr3(read_cr3());
+}
+
+bool command_line_is(const char *text)
+{
+    const char *line = (const char *)*(u64 *)(u64)(start_info + 24); /* hvm_start_info.cmdline_paddr */
+
+    while (*text && *line == *text)
+        line++, text++;
+    return *line == *text;
 }
 
 bool feature(u32 leaf, u32 sub, int reg, int bit)

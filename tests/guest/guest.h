@@ -64,6 +64,8 @@ void lapic_write(u32 reg, u32 val);
 void pic_disable(void);
 int cpus_start(int wanted, void (*fn)(int cpu)); /* how many answered, the boot CPU included */
 
+bool command_line_is(const char *text);
+
 bool feature(u32 leaf, u32 sub, int reg, int bit); /* in CPUID; reg 0 to 3: EAX, EBX, ECX, EDX */
 
 static inline void outb(u16 port, u8 v) { asm volatile("outb %0, %1" : : "a"(v), "Nd"(port)); }
