@@ -115,6 +115,7 @@ void guest_main(void)
     wait_for(&timer_ticks, 3);
     check(timer_ticks >= 3, "periodic timer ticks");
     lapic_write(0x320, 0x10041);
+    lapic_write(0x380, 0); /* or it would go on, and expire once more as a one-shot timer */
     timer_ticks = 0;
     lapic_write(0x320, 0x41); /* one-shot */
     asm volatile("cli" : : : "memory"); /* or it might come between the look and the halt */
