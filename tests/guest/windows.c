@@ -2,7 +2,7 @@
  * invalidated in every way, in several address spaces with and without PCIDs. The pages lie where mistakes would be made: at the
  * edges of 4 GiB and of 512 GiB, of the canonical half, and next to each other, with operands that cross from one to the next
  * and bases far away. Programs are written by ring 3 into pages that it also has as data. SDM vol. 3 §4.10, vol. 1 §3.3.7. */
-#include "guest.h"
+#include "windows.h"
 
 #define SPACES 4
 #define PAGES 12
@@ -15,10 +15,7 @@
 static const u64 at[PAGES] = {0xfffff000, 0x100000000, 0x100001000, 0x7ffffff000, 0x8000000000, 0x8000001000, 0x555555555000,
                               0x555555556000, 0x7fffffffd000, 0x7fffffffe000, 0x7ffffffff000, 0x20000000000};
 
-/* RBX is the address, RCX the same less FAR, RAX the operand and the result. Each has 8 bytes at RBX. */
-CODE(64, do_read, "mov (%rbx), %rax; int3");
-CODE(64, do_write, "mov %rax, (%rbx); int3");
-CODE(64, do_add, "lock add %rax, (%rbx); int3");
+/* As do_read; RCX is the address less FAR. Each has 8 bytes at RBX. */
 CODE(64, do_push, "lea 8(%rbx), %rsp; push %rax; int3");
 CODE(64, do_pop, "mov %rbx, %rsp; pop %rax; int3");
 CODE(64, do_far, "mov 0x40000000(%rcx), %rax; int3");
@@ -75,7 +72,6 @@ CODE(64, do_sum_renamed, "1: mov (%rbx), %r9; mov %r9, %r10; add (%rbx), %r10; s
 CODE(64, do_sum_carry, "clc; jmp 1f; 1: adc (%rbx), %rax; lea 8(%rbx), %rbx; dec %rcx; jne 1b; int3");
 CODE(64, do_sum_carry_static, "clc; jmp 1f; 1: adc (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx, 8), %rdx; mov 0x200000, %rdx; lea 1(%rdi), %rdi; dec %rcx; "
      "jne 1b; int3");
-CODE(64, do_busy, "1: .rept 14; add $1, %eax; .endr; dec %rcx; jne 1b; int3");
 CODE(32, do_read32, "mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es; jmp 1f; 1: mov (%ebx), %eax; int3");
 
 enum kind { READ, WRITE, ADD, CMPXCHG, CALL };
@@ -88,39 +84,11 @@ static const struct {
                 {do_rsp_index, READ}, {do_prefetch, READ}, {do_leave, READ}, {do_leave_flags, READ}, {do_xchg_rsp, WRITE}, {do_align, READ}};
 #define ACCESSES (sizeof(accesses) / sizeof(accesses[0]))
 
-/* A line for each that holds would be too many. */
-#define must(ok, ...)                                                                                                  \
-    do {                                                                                                               \
-        if (!(ok))                                                                                                     \
-            check(false, __VA_ARGS__);                                                                                 \
-    } while (0)
-
 static u64 *pte[SPACES][PAGES], root[SPACES];
 static u8 *frame[FRAMES];
 static int current;
 static bool pcids, stale[SPACES]; /* entries changed that are only dropped when the space is loaded without NO_FLUSH */
 static int faults, successes, loops;
-static u32 seed;
-
-static u32 random32(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
-}
-
-static bool one_in(u32 n)
-{
-    return random32() % n == 0;
-}
-
-static u64 *table_entry(u64 *table, u64 index)
-{
-    if (!(table[index] & PTE_P))
-        table[index] = (u64)page_alloc() | PTE_P | PTE_W | PTE_U;
-    return (u64 *)(table[index] & ~0xffful);
-}
 
 /* Spaces share the program's own tables and have their own for the pages tested. */
 static void space_make(int s)
@@ -268,24 +236,13 @@ static void access_random(void)
     must(kind == READ || kind == CMPXCHG || *pte[current][n] & PTE_D, "access %d at %lx: not dirty", k, va);
 }
 
-/* Ring 3 writes `mov eax, value; int3` where it may, and runs it there. */
 static void program_random(void)
 {
     int n = (int)(random32() % PAGES);
     u64 va = at[n] + random32() % 64 * 8;
 
-    if (!allowed(va, true))
-        return;
-    for (int again = 0; again < 4; again++) { /* from the second time on code is overwritten */
-        u32 value = random32();
-        struct frame f = frame_at(do_write, 3);
-
-        f.rbx = va;
-        f.rax = 0xb8 | (u64)value << 8 | 0xccul << 40;
-        must(enter(&f) == 3, "a program at %lx cannot be written: vector %lu", va, caught.vector);
-        f = frame_at((void *)va, 3);
-        must(enter(&f) == 3 && (u32)caught.rax == value, "the program at %lx: %lx, not %x", va, caught.rax, value);
-    }
+    if (allowed(va, true))
+        programs_at(va, 4);
 }
 
 /* A loop from one mapped page on, perhaps to where it faults: then every register is as that round found it. */
@@ -370,18 +327,6 @@ static void loop_indexed_random(void)
          (!all[k].scale || caught.rdi == index), "indexed loop %d at %lx: %lu rounds left, not %lu; %lx, not %lx", k, from, caught.rcx, left,
          caught.rax, sum);
     loops++;
-}
-
-/* Where only busy address spaces are given windows, two are busy now. */
-static void be_busy(void)
-{
-    struct frame f = frame_at(do_busy, 3);
-
-    f.rcx = 2000000;
-    for (int s = 0; s < 2; s++) {
-        load(s, true);
-        must(enter(&f) == 3, "busy: vector %lu", caught.vector);
-    }
 }
 
 static void rounds(int count)
@@ -503,8 +448,7 @@ void guest_main(void)
 {
     bool has_pcid = feature(1, 0, 2, 17);
 
-    seed = (u32)rdtsc() | 1;
-    print("seed %x\n", seed);
+    random_start();
     wrmsr(0xc0000100, FAR); /* FS.base */
     user_text_allow(true);
     for (int n = 0; n < FRAMES; n++)
@@ -517,8 +461,10 @@ void guest_main(void)
             break;
         pcids = again;
         write_cr4((read_cr4() & ~CR4_PCIDE) | (pcids ? CR4_PCIDE : 0));
-        load(0, false);
-        be_busy();
+        for (int busy = 0; busy < 2; busy++) {
+            load(busy, true);
+            be_busy();
+        }
         rounds(ROUNDS);
         walk();
     }

@@ -1,7 +1,7 @@
 /* Large pages of user memory as translated code reaches it: random accesses of ring 3 against a model, while page-directory entries
  * change between large pages and tables of small ones, move, lose rights and accessed and dirty bits, and are invalidated by any
  * address in them. Programs are written into large pages too, and overwritten. SDM vol. 3 §4.10.4. */
-#include "guest.h"
+#include "windows.h"
 
 #define REGIONS 4
 #define REGION 0x200000ul
@@ -9,44 +9,12 @@
 #define FRAME(n) (0x2000000ul + (u64)(n) * REGION)
 #define GIANT 0x80000000ul /* 1 GiB from there on is all memory, if the processor has such pages */
 #define ROUNDS 40000
+#define ROUNDS_QUICK 5000
 
 static const u64 at[REGIONS] = {0x555555400000, 0x555555600000, 0x7fffffc00000, 0x20000000000};
 
-CODE(64, do_read, "mov (%rbx), %rax; int3");
-CODE(64, do_write, "mov %rax, (%rbx); int3");
-CODE(64, do_add, "lock add %rax, (%rbx); int3");
-CODE(64, do_busy, "1: .rept 14; add $1, %eax; .endr; dec %rcx; jne 1b; int3");
-
 static u64 *pde[REGIONS], *small[REGIONS], *pdpte;
 static int faults, successes, large_successes;
-static u32 seed;
-
-/* A line for each that holds would be too many. */
-#define must(ok, ...)                                                                                                  \
-    do {                                                                                                               \
-        if (!(ok))                                                                                                     \
-            check(false, __VA_ARGS__);                                                                                 \
-    } while (0)
-
-static u32 random32(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
-}
-
-static bool one_in(u32 n)
-{
-    return random32() % n == 0;
-}
-
-static u64 *table_entry(u64 *table, u64 index)
-{
-    if (!(table[index] & PTE_P))
-        table[index] = (u64)page_alloc() | PTE_P | PTE_W | PTE_U;
-    return (u64 *)(table[index] & ~0xffful);
-}
 
 static void space_make(void)
 {
@@ -176,36 +144,23 @@ static void access_random(void)
     must(*leaf_of(va) & PTE_A && (!k || *leaf_of(va) & PTE_D), "access %d at %lx: entry %lx", k, va, *leaf_of(va));
 }
 
-/* Ring 3 writes `mov eax, value; int3` where it may, and runs it there. */
 static void program_random(void)
 {
     u64 va = somewhere();
 
-    if (!model(va, true))
-        return;
-    for (int again = 0; again < 3; again++) { /* from the second time on code is overwritten */
-        u32 value = random32();
-        struct frame f = frame_at(do_write, 3);
-
-        f.rbx = va;
-        f.rax = 0xb8 | (u64)value << 8 | 0xccul << 40;
-        must(enter(&f) == 3, "a program at %lx cannot be written: vector %lu", va, caught.vector);
-        f = frame_at((void *)va, 3);
-        must(enter(&f) == 3 && (u32)caught.rax == value, "the program at %lx: %lx, not %x", va, caught.rax, value);
-    }
+    if (model(va, true))
+        programs_at(va, 3);
 }
 
 void guest_main(void)
 {
-    struct frame busy = frame_at(do_busy, 3);
+    int rounds = command_line_is("quick") ? ROUNDS_QUICK : ROUNDS;
 
-    seed = (u32)rdtsc() | 1;
-    print("seed %x\n", seed);
+    random_start();
     user_text_allow(true);
     space_make();
-    busy.rcx = 2000000;
-    must(enter(&busy) == 3, "busy: vector %lu", caught.vector); /* where only busy address spaces are given windows */
-    for (int n = 0; n < ROUNDS; n++) {
+    be_busy();
+    for (int n = 0; n < rounds; n++) {
         if (one_in(12))
             region_change();
         if (one_in(6))
@@ -217,5 +172,5 @@ void guest_main(void)
         access_random();
     }
     print("%d accesses, %d of them in large pages, %d faults\n", successes, large_successes, faults);
-    check(large_successes > ROUNDS / 8 && faults > ROUNDS / 10, "accesses and faults");
+    check(large_successes > rounds / 8 && faults > rounds / 10, "accesses and faults");
 }
