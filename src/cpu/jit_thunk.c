@@ -79,31 +79,45 @@ static void emit_exits(struct x86_asm *a, struct jit *j)
     emit_leave_c(a);
 }
 
-static void emit_slow_thunk(struct x86_asm *a)
+/* Calls fn(c, T2) in C, with all guest registers in s.gpr. T1 has where that says to go on; else, where the jump leads whose displacement is
+ * returned, RAX is 0. RBX, which C keeps, has the vCPU meanwhile. */
+static u32 emit_ask_c(struct x86_asm *a, u64 fn)
 {
     u32 leave;
 
     guest_registers(a, X86_STORE);
     asm_rm(a, X86_LEA | X86_W, X86_RDI, X86_AT(HOST_VCPU, -(s32)VCPU_POINT));
-    asm_rr(a, X86_LOAD, X86_RSI, T2);
+    asm_rr(a, X86_LOAD | X86_W, X86_RSI, T2);
     asm_rr(a, X86_LOAD | X86_W, X86_RBX, HOST_VCPU);
     asm_rm(a, X86_LOAD | X86_W, X86_RSP, VCPU_AT(host_stack));
-    asm_mov_imm64(a, X86_RAX, (u64)(uintptr_t)jit_slow);
+    asm_mov_imm64(a, X86_RAX, fn);
     asm_rr(a, 0xff, 2, X86_RAX); /* call */
     asm_rr(a, X86_LOAD | X86_W, HOST_VCPU, X86_RBX);
     asm_rr(a, 0x85 | X86_W, X86_RAX, X86_RAX); /* test */
     leave = asm_jcc(a, X86_E, NULL);
     asm_rr(a, X86_LOAD | X86_W, T1, X86_RAX);
-    guest_registers(a, X86_LOAD);
-    load_flags(a);
+    return leave;
+}
+
+/* To T1, or out from where `leave` jumps. */
+static void emit_answer(struct x86_asm *a, u32 leave)
+{
     asm_rr(a, 0xff, 4, T1); /* jmp */
     asm_link(a, leave, asm_here(a));
-    asm_rr(a, X86_XOR, X86_RAX, X86_RAX);
     emit_leave_c(a);
 }
 
-/* Guest registers that C may change. */
-static const int lost_by_c[] = {RAX, RCX, RDX, RSI, RDI, R8, R12, R14};
+static void emit_slow_thunk(struct x86_asm *a)
+{
+    u32 leave = emit_ask_c(a, (u64)(uintptr_t)jit_slow);
+
+    guest_registers(a, X86_LOAD);
+    load_flags(a);
+    emit_answer(a, leave);
+}
+
+/* jit_look() changes no guest registers, but C the host's, and the vCPU was in RBX. */
+static const int lost_by_looking[] = {RAX, RCX, RDX, RBX, RSI, RDI, R8, R12, R14};
 
 static void emit_look_thunk(struct x86_asm *a)
 {
@@ -111,26 +125,11 @@ static void emit_look_thunk(struct x86_asm *a)
 
     asm_rm(a, X86_STORE | X86_W, T1, GPR_AT(RIP));
     asm_rm(a, X86_STORE | X86_66, HOST_FLAGS, VCPU_AT(cc));
-    guest_registers(a, X86_STORE);
-    asm_rm(a, X86_LEA | X86_W, X86_RDI, X86_AT(HOST_VCPU, -(s32)VCPU_POINT));
-    asm_rr(a, X86_LOAD | X86_W, X86_RSI, T2);
-    asm_rr(a, X86_LOAD | X86_W, X86_RAX, HOST_VCPU);
-    asm_rm(a, X86_LOAD | X86_W, X86_RSP, VCPU_AT(host_stack));
-    asm_push(a, X86_RAX);
-    asm_push(a, X86_RAX); /* keeps the stack aligned */
-    asm_mov_imm64(a, X86_RAX, (u64)(uintptr_t)jit_look);
-    asm_rr(a, 0xff, 2, X86_RAX); /* call */
-    asm_pop(a, X86_RCX);
-    asm_pop(a, HOST_VCPU);
-    asm_rr(a, 0x85 | X86_W, X86_RAX, X86_RAX); /* test */
-    leave = asm_jcc(a, X86_E, NULL);
-    asm_rr(a, X86_LOAD | X86_W, T1, X86_RAX);
-    for (size_t n = 0; n < ARRAY_SIZE(lost_by_c); n++)
-        asm_rm(a, X86_LOAD | X86_W, jit_host_register[lost_by_c[n]], GPR_AT(lost_by_c[n]));
+    leave = emit_ask_c(a, (u64)(uintptr_t)jit_look);
+    for (size_t n = 0; n < ARRAY_SIZE(lost_by_looking); n++)
+        asm_rm(a, X86_LOAD | X86_W, jit_host_register[lost_by_looking[n]], GPR_AT(lost_by_looking[n]));
     asm_rm(a, X86_MOVZX16, HOST_FLAGS, VCPU_AT(cc));
-    asm_rr(a, 0xff, 4, T1); /* jmp */
-    asm_link(a, leave, asm_here(a));
-    emit_leave_c(a); /* RAX is 0 */
+    emit_answer(a, leave);
 }
 
 void jit_emit_look_up(struct x86_asm *a)
