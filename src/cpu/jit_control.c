@@ -18,6 +18,11 @@ static u32 address_width(const struct jit_emit *e)
     return e->code_size == 8 ? X86_W : 0;
 }
 
+static int address_size(const struct jit_emit *e)
+{
+    return e->code_size == 8 ? 8 : 4;
+}
+
 /* page_base + offset to a register. A jump as far as can be, from the end of its page, has an offset that needs two displacements. */
 static void emit_rip(struct x86_asm *a, int reg, s64 offset, u32 wide)
 {
@@ -362,8 +367,7 @@ void emit_fall_through(struct jit_emit *e, u32 offset)
     emit_onward(e, offset);
 }
 
-/* The access just emitted is the last that may fault for its site. Nothing comes back there: the block ends. */
-static void access_done(struct jit_emit *e)
+void access_done(struct jit_emit *e)
 {
     jit_site_ends(e, jit_site_at(e->j, e->stub[e->stubs - 1].site));
 }
@@ -371,7 +375,7 @@ static void access_done(struct jit_emit *e)
 /* Pushes the address behind the instruction. */
 static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
 {
-    int sp = e->host[RSP], size = e->code_size == 8 ? 8 : 4;
+    int sp = e->host[RSP], size = address_size(e);
     struct x86_mem at = emit_based(e, i, sp, -size, (u32)size, true);
     int spare = emit_spare(e, &at);
 
@@ -388,24 +392,21 @@ void emit_call(struct jit_emit *e, const struct jit_insn *i)
     emit_goto(e, jit_target(i));
 }
 
-/* The operand of an indirect jump or call to T1. */
-static void emit_target(struct jit_emit *e, const struct jit_insn *i)
+void emit_target(struct jit_emit *e, const struct jit_insn *i, int size)
 {
-    int guest, host;
+    u32 load = size == 8 ? X86_LOAD | X86_W : size == 4 ? X86_LOAD : X86_MOVZX16;
+    int guest;
 
     if (i->mem) {
-        struct x86_mem at = emit_memory(e, i, &i->mem->mem, e->code_size == 8 ? 8 : 4, false);
-
-        asm_rm(&e->hot, X86_LOAD | address_width(e), T1, at);
+        asm_rm(&e->hot, load, T1, emit_memory(e, i, &i->mem->mem, (u32)size, false));
         access_done(e);
         return;
     }
     guest = register_offset(i->op[0].reg.value) / 8;
-    host = e->host[guest];
-    if (host == JIT_IN_MEMORY)
-        asm_rm(&e->hot, X86_LOAD | address_width(e), T1, GPR_AT(guest));
+    if (e->host[guest] == JIT_IN_MEMORY)
+        asm_rm(&e->hot, load, T1, GPR_AT(guest));
     else
-        asm_rr(&e->hot, X86_LOAD | address_width(e), T1, host);
+        asm_rr(&e->hot, load, T1, e->host[guest]);
 }
 
 /* The slow path of an indirect jump: that of its operand, or one that only a bad target finds. */
@@ -419,7 +420,7 @@ static u32 target_site(struct jit_emit *e, const struct jit_insn *i)
 void emit_jmp_indirect(struct jit_emit *e, const struct jit_insn *i)
 {
     x87_settle(e);
-    emit_target(e, i);
+    emit_target(e, i, address_size(e));
     emit_jump_to_t1(e)->site = target_site(e, i);
 }
 
@@ -431,7 +432,7 @@ void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i)
     struct jit_exit *miss;
 
     x87_settle(e);
-    emit_target(e, i);
+    emit_target(e, i, address_size(e));
     flags_to_rax(e);
     flags_clobber(e);
     jit_emit_look_up(a);
@@ -447,7 +448,7 @@ void emit_call_indirect(struct jit_emit *e, const struct jit_insn *i)
 
 void emit_return(struct jit_emit *e, const struct jit_insn *i)
 {
-    int sp = e->host[RSP], size = e->code_size == 8 ? 8 : 4;
+    int sp = e->host[RSP], size = address_size(e);
     s32 more = i->zi.raw.imm[0].size ? (s32)(i->op[0].imm.value.u & 0xffff) : 0;
     struct jit_exit *miss;
     struct x86_mem at;

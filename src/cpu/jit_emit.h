@@ -349,6 +349,8 @@ void emit_count_jump(struct jit_emit *e, const struct jit_insn *i);
 /* jit_control.c, for other files with jumps */
 bool in_page(const struct jit_emit *e, s64 offset); /* … and in the code segment */
 void emit_goto(struct jit_emit *e, s64 offset); /* to page_base + offset */
+void emit_target(struct jit_emit *e, const struct jit_insn *i, int size); /* an indirect jump's or call's operand of so many bytes, to T1 */
+void access_done(struct jit_emit *e); /* the access just emitted is its site's last that may fault. Nothing comes back there: the block ends */
 struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offset, u32 jump); /* of the jump whose displacement is there */
 void x87_settle(struct jit_emit *e);
 void emit_slow(struct x86_asm *a, const struct jit_emit *e, u32 site, u32 flags, const struct jit_recipe *recipe); /* to the slow path */

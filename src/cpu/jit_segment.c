@@ -149,12 +149,6 @@ void segment_site_done(struct jit_emit *e)
     jit_site_done(e, jit_site_at(e->j, e->stub[e->stubs - 1].site));
 }
 
-/* … and nothing comes back there: the block ends. */
-static void site_ends(struct jit_emit *e)
-{
-    jit_site_ends(e, jit_site_at(e->j, e->stub[e->stubs - 1].site));
-}
-
 /* MOV of two or four bytes; two to a register leave the rest of it as it was. */
 static u32 sized(u32 op, int size)
 {
@@ -379,23 +373,10 @@ static void segment_jmp(struct jit_emit *e, const struct jit_insn *i)
         segment_far(e, i, jit_target(i));
 }
 
-/* The operand of an indirect jump or call to T1. */
-static void emit_target(struct jit_emit *e, const struct jit_insn *i)
-{
-    int size = operand_size(e, i);
-
-    if (i->mem) {
-        asm_rm(&e->hot, zero_extending_load(size), T1, segment_memory(e, i, &i->mem->mem, (u32)size, false));
-        site_ends(e);
-    } else {
-        asm_rr(&e->hot, zero_extending_load(size), T1, jit_host_register[guest_of(&i->op[0])]);
-    }
-}
-
 static void segment_jmp_indirect(struct jit_emit *e, const struct jit_insn *i)
 {
     x87_settle(e);
-    emit_target(e, i);
+    emit_target(e, i, operand_size(e, i));
     emit_jump_to_t1(e)->site = i->mem ? e->stub[e->stubs - 1].site : jit_site_new(e, i, JIT_SITE_INSN);
 }
 
@@ -406,7 +387,7 @@ static void emit_push_return(struct jit_emit *e, const struct jit_insn *i)
 
     emit_rip_of(&e->hot, T2, i->offset + i->zi.length, 4);
     asm_rm(&e->hot, sized(X86_STORE, size), T2, at);
-    site_ends(e);
+    access_done(e);
     segment_stack_move(e, -size);
 }
 
@@ -433,7 +414,7 @@ static void segment_call(struct jit_emit *e, const struct jit_insn *i)
 static void segment_call_indirect(struct jit_emit *e, const struct jit_insn *i)
 {
     x87_settle(e);
-    emit_target(e, i);
+    emit_target(e, i, operand_size(e, i));
     asm_rm(&e->hot, X86_STORE | X86_W, T1, VCPU_AT(scratch));
     emit_push_return(e, i);
     asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(scratch));
@@ -448,7 +429,7 @@ static void segment_return(struct jit_emit *e, const struct jit_insn *i)
     x87_settle(e);
     at = segment_stack(e, i, jit_host_register[RSP], 0, size, false);
     asm_rm(&e->hot, zero_extending_load(size), T1, at);
-    site_ends(e);
+    access_done(e);
     segment_stack_move(e, size + more);
     may_fault(e, emit_jump_to_t1(e), size + more);
 }
