@@ -47,7 +47,12 @@ static void no_earlier(void *ctx, u64 deadline)
 
 void cpu_fixture_create(struct cpu_fixture *f, int cpus, const char *model)
 {
-    struct vcpu_group_config config = {.count = cpus, .engine = CPU_ENGINE_INTERP};
+    cpu_fixture_create_with(f, cpus, model, CPU_ENGINE_INTERP);
+}
+
+void cpu_fixture_create_with(struct cpu_fixture *f, int cpus, const char *model, enum cpu_engine engine)
+{
+    struct vcpu_group_config config = {.count = cpus, .engine = engine};
     struct err e;
 
     memset(f, 0, sizeof(*f));

@@ -42,8 +42,9 @@ struct cpu_fixture {
     int shutdowns;
 };
 
-/* With the named CPU model; the default one for "". */
+/* With the named CPU model, the default one for "", on the interpreter or another engine. */
 void cpu_fixture_create(struct cpu_fixture *f, int cpus, const char *model);
+void cpu_fixture_create_with(struct cpu_fixture *f, int cpus, const char *model, enum cpu_engine engine);
 void cpu_fixture_free(struct cpu_fixture *f);
 
 void cpu_flat32(struct cpu_fixture *f);
