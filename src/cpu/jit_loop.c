@@ -96,7 +96,7 @@ static bool hold(struct jit_emit *e, const struct jit_insn *i)
     for (int n = 0; n < e->held_count; n++)
         if (same_registers(&h, &e->held[n]))
             return true;
-    if (e->held_count == LOOP_HOLDERS - h.page || !part_chosen(e, &h)) /* the page's address needs another register for a moment */
+    if (e->held_count >= LOOP_HOLDERS - h.page || !part_chosen(e, &h)) /* the page's address needs another register for a moment */
         return false;
     e->held[e->held_count++] = h;
     return true;

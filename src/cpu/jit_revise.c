@@ -10,10 +10,10 @@
 #include "cpu/jit_segment.h"
 #include "cpu/vector.h"
 
-#define PERIOD 64 /* budgets that blocks used up which were not revised yet … */
-#define WATCHED 16 /* … for so many blocks by the interpreter: a per cent of the time at most */
+#define PERIOD 128 /* budgets that blocks used up which were not revised yet … */
+#define WATCHED 16 /* … for so many blocks by the interpreter: half a per cent of the time at most */
 #define WATCHED_MORE 64 /* and for so many at most until one is translated */
-#define HOT 128 /* budgets that a block used up */
+#define HOT 250 /* budgets that a block used up */
 #define JUMP_SIZE 5
 
 /* ---- samples ---- */

@@ -76,6 +76,8 @@ CODE(64, do_sum_index_down, "1: add 0x70000000(%rbx, %rdi, 8), %rax; sub $1, %rd
 CODE(64, do_sum_base, "1: add -0x70000000(%rbx, %rdi, 4), %rax; add $8, %rbx; dec %rcx; jne 1b; int3");
 CODE(64, do_sum_index_rip, "1: add (%rbx, %rdi, 8), %rax; add 2f(%rip), %rax; sub 2f(%rip), %rax; add $1, %rdi; sub $1, %rcx; jne 1b; int3; 2: .quad 77");
 CODE(64, do_sum_index_static, "1: add (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx, 8), %rdx; mov 0x200000, %rdx; add $1, %rdi; sub $1, %rcx; jne 1b; int3");
+CODE(64, do_sum_four, "1: add (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx, 8), %rdx; mov 0x200000, %rdx; add 2f(%rip), %rax; sub 2f(%rip), %rax; add $1, %rdi; sub $1, %rcx; jne 1b; "
+     "int3; 2: .quad 77");
 CODE(64, do_sum_stride, "1: add (%rbx), %rax; add %rdi, %rbx; sub $1, %rcx; jne 1b; int3");
 /* By an index of 16 bits, which goes on from its largest to its smallest; and a base that is held beside it. */
 CODE(64, do_sum_small, "1: movzwl %di, %edx; add (%rbx, %rdx, 8), %rax; lea 1(%rdi), %rdi; sub $1, %rcx; jne 1b; int3");
@@ -321,7 +323,7 @@ static void loop_indexed_random(void)
         const u8 *code;
         long index_moves, base_moves, scale, disp;
     } all[] = {{do_sum_index, 1, 0, 8, 0}, {do_sum_index_down, -1, 0, 8, 0x70000000}, {do_sum_base, 0, 8, 4, -0x70000000},
-               {do_sum_index_rip, 1, 0, 8, 0}, {do_sum_index_static, 1, 0, 8, 0}, {do_sum_stride, 0, 8, 0, 0},
+               {do_sum_index_rip, 1, 0, 8, 0}, {do_sum_index_static, 1, 0, 8, 0}, {do_sum_four, 1, 0, 8, 0}, {do_sum_stride, 0, 8, 0, 0},
                {do_sum_renamed, 0, 8, 0, 0}};
     int k = (int)(random32() % (sizeof(all) / sizeof(all[0])));
     u64 from = at[random32() % PAGES] + random32() % 512 * 8, left = 1 + random32() % 900, sum = 0;

@@ -9,7 +9,7 @@
 
 #define CODE_AT 0x50000u
 #define FEW 1000u
-#define MANY 4000000u
+#define MANY 16000000u
 
 /* ECX rounds, each of which goes the second way if ESI is odd. */
 static const u8 sums[] = {
