@@ -159,10 +159,12 @@ static int compare_fault(const struct comparison *k, FILE *out)
     }
 }
 
-/* A store that faults on its second page may have written to the first. This host does for ten bytes of the x87. */
+/* A store that faults on its second page, or for its segment's limit, may have written what comes before. This host does for ten bytes of
+ * the x87. */
 static bool half_stored(const struct comparison *k)
 {
-    return faulted(k, EXC_PF) && (is(k, ZYDIS_MNEMONIC_FBSTP) || is(k, ZYDIS_MNEMONIC_FSTP));
+    return (faulted(k, EXC_PF) || faulted(k, EXC_GP) || faulted(k, EXC_SS)) &&
+           (is(k, ZYDIS_MNEMONIC_FBSTP) || is(k, ZYDIS_MNEMONIC_FSTP));
 }
 
 static int compare_memory(const struct comparison *k, FILE *out)
