@@ -19,6 +19,7 @@
 #include "cpu/jit_found.h"
 #include "cpu/jit_jumps.h"
 #include "cpu/jit_profile.h"
+#include "cpu/jit_revise.h"
 #include "cpu/jit_segment.h"
 #include "cpu/jit_stress.h"
 #include "cpu/jit_x87.h"
@@ -160,19 +161,24 @@ static void emit_block(struct jit_emit *e)
     emit_cold(e);
 }
 
-/* Translates the block at hva, where RIP is; NULL: it cannot be now. */
-static struct jit_block *translate(struct vcpu *c, const u8 *hva, u64 key)
+/* Whether the block would most likely be what it was; under stress it never is. */
+static bool same_way(const struct jit_emit *e, const struct jit_block *old)
+{
+    return e->b->insns == old->insns && e->b->way == old->way && !e->c->group->config.stress;
+}
+
+struct jit_block *jit_translate(struct vcpu *c, const u8 *hva, u64 key, const struct jit_block *old)
 {
     struct jit *j = c->jit;
     struct jit_emit *e = jit_emit_begin(c, key);
     struct jit_block *b;
-    u64 lin = jit_linear(c);
+    u64 lin = (jit_linear(c) & PAGE_MASK) + ((u64)hva & ~PAGE_MASK);
     u32 version;
 
     interp_code_mark(c, hva, 1); /* first of all: a write from now on raises the version */
     version = __atomic_load_n(&vcpu_memory(c)->code_version[backing_page(vcpu_memory(c), hva)], __ATOMIC_SEQ_CST);
     e->b->hva = hva;
-    if (!jit_scan(e, hva) && !jit_crossing_scan(e, hva)) {
+    if ((!jit_scan(e, hva) && !jit_crossing_scan(e, hva)) || (old && same_way(e, old))) {
         jit_emit_cancel(e);
         return NULL;
     }
@@ -218,7 +224,7 @@ static struct jit_block *block_at(struct vcpu *c, const u8 *hva, u64 key)
     if (!at_once && jit_heat_ask(c->jit, hva) != JIT_HEAT_HOT) /* or no longer: there was one, which was overwritten */
         return refused(c, hva);
     vector_make_room(c);
-    b = translate(c, hva, key);
+    b = jit_translate(c, hva, key, NULL);
     c->jit->counters.interpreted[JIT_BLOCK_CROSSING] += !b;
     return b;
 }
@@ -342,6 +348,7 @@ static void interpret(struct vcpu *c)
 static u32 run_some(struct vcpu *c, u32 from)
 {
     const u8 *code;
+    u32 link;
 
     if (jit_stressed(c, STRESS_FLUSH | STRESS_SMC) && jit_stress(c))
         return 0;
@@ -350,6 +357,8 @@ static u32 run_some(struct vcpu *c, u32 from)
         interp_block(c);
         return 0;
     }
+    if (unlikely(c->jit->watched) && jit_revise_watch(c, jit_key(c)))
+        return 0;
     code = code_for(c, from);
     if (!code) {
         interpret(c);
@@ -360,10 +369,11 @@ static u32 run_some(struct vcpu *c, u32 from)
     assert(!(c->jumps->key & JIT_KEY_WINDOW) || c->window_state == WINDOW_ON);
     c->jit->counters.entered++;
     c->page_base = jit_page_base(c);
-    from = jit_enter(c, code);
-    if (from)
-        from = jit_leave_by(c, from);
+    link = jit_enter(c, code);
+    from = link ? jit_leave_by(c, link) : 0;
     c->jit->link_epoch = c->jit->epoch;
+    if (link)
+        jit_revise_left(c, link);
     jit_budget_refill(c);
     return from;
 }

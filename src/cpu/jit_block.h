@@ -65,6 +65,9 @@ struct jit_block {
     u16 insns, bytes;
     const u16 *offset; /* of its instructions in their page, for cpu/lockstep.h; else NULL */
     bool alone; /* one instruction for the interpreter, when blocks are tried: see cpu/lockstep.h */
+    bool revised; /* jit_revise.c: not to be translated again */
+    u8 used_up;   /* … how many budgets */
+    u16 way;      /* … a number for which instructions it has */
     bool ext; /* needs the guest's extended registers in the host's */
 };
 

@@ -260,6 +260,8 @@ struct jit_emit *jit_emit_begin(struct vcpu *c, u64 key)
     e->b = arena_take(j, sizeof(*e->b));
     e->b->key = key;
     e->b->crossing = NULL;
+    e->b->revised = false;
+    e->b->used_up = 0;
     e->b->offset = NULL;
     e->b->first_site = j->site_count;
     e->b->hot = j->hot_used;

@@ -48,6 +48,7 @@ struct jit {
         struct insn insn;
     } slow_insn[JIT_SLOW_INSNS];
     struct jit_heat heat[JIT_HEATS];
+    u32 budgets, watched;  /* jit_revise.c: used up; blocks that are still to be watched */
     const u8 *refused;     /* the block at RIP, which was asked for and is not worth it */
     u8 misses[JIT_MISSES]; /* faults that no window would have avoided, by a hash of the instruction's address */
 };
@@ -85,6 +86,10 @@ void jit_thunks_emit(struct vcpu *c, struct x86_asm *a);
 
 /* jit.c: the block at RIP, translated if need be; NULL: it cannot be. May raise. */
 struct jit_block *jit_block_at_rip(struct vcpu *c);
+
+/* jit.c: translates the block at hva, in RIP's page; NULL: it cannot be now. `old`: it was before, and NULL if nothing would become
+ * of it but the same. */
+struct jit_block *jit_translate(struct vcpu *c, const u8 *hva, u64 key, const struct jit_block *old);
 
 /* jit.c: sets RIP, and gives back budget, for a link that jit_enter returned. The link if it is a jump to be linked; else 0. */
 u32 jit_leave_by(struct vcpu *c, u32 link);

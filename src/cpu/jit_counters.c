@@ -116,4 +116,5 @@ void jit_counters_trace(const struct vcpu *c)
     slow_trace(c->index, n);
     trace(JIT, "vcpu %d: %llu entries, %llu not by the jump table, and %llu that were found without; %llu flushes, %llu jump table clearings", c->index,
           (count)n->entered, (count)n->looked_up, (count)n->found_before, (count)n->flushes, (count)n->jump_clears);
+    trace(JIT, "vcpu %d: %llu blocks revised", c->index, (count)n->revised);
 }

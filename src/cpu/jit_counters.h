@@ -21,6 +21,7 @@ struct jit_counters {
     u64 shared;                    /* of them by a TLB check that others use too: see jit_share.c */
     u64 hot_bytes, cold_bytes;     /* of host code, and of … */
     u64 guest_bytes;               /* … guest code */
+    u64 revised;                   /* blocks that were translated again for what was seen since */
     u64 flushes;                   /* of everything, for lack of room or because the map changed */
     u64 jump_clears;               /* of the jump tables */
     u64 entered, looked_up;        /* blocks, by the run loop; of these not in the jump table */

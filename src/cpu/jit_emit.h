@@ -37,6 +37,8 @@ enum jit_kind {
     JIT_KINDS,
 };
 
+#define JIT_SMALL KIB(64) /* what is known to be small is below this */
+
 /* An instruction to translate. */
 struct jit_insn {
     ZydisDecodedInstruction zi;
@@ -59,6 +61,7 @@ struct jit_insn {
     bool host_faults; /* may fault on the host where its guest would */
     bool vector, x87;
     bool code16;      /* of 16-bit code, where 66 says that operands have 32 bits */
+    bool small_index; /* what its memory operand has as index is below JIT_SMALL */
     bool window;      /* its memory operands are reached through windows */
     u32 writes;        /* bit n: guest register n */
     bool flags_needed_after;
@@ -116,6 +119,7 @@ struct jit_exit {
 struct jit_held {
     struct x86_mem at; /* the first of them; base X86_NONE and … */
     bool page;         /* … this: from page_base */
+    bool small;        /* the index is: which slot it is the base says alone */
     enum { HELD_SLOT, HELD_BASE, HELD_INDEX } part; /* what is added for the slot, and this part of the address */
 };
 /* jit_share.c: accesses that one check is for. */
@@ -232,6 +236,8 @@ int emit_spare(struct jit_emit *e, struct x86_mem *at);
 
 /* Whether a base register in the host's and a displacement are all of the address: it is in the base's slot or in the guards. */
 bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem);
+/* The same of a base with an index that is small, which does no more than a displacement. */
+bool window_base_small(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem);
 
 /* jit_slot.c: windows */
 void slot_look_up(struct x86_asm *a, int reg, int to); /* what is added to addresses in the slot of the one in `reg`, to `to` */

@@ -31,7 +31,7 @@ enum jit_heat_is jit_heat_ask(struct jit *j, const u8 *hva)
         return JIT_HEAT_NEW;
     if (k->asked < HOT)
         k->asked++;
-    return k->asked == HOT ? JIT_HEAT_HOT : JIT_HEAT_COLD;
+    return k->asked >= HOT ? JIT_HEAT_HOT : JIT_HEAT_COLD;
 }
 
 void jit_heat_prefetch(struct jit *j, const u8 *hva)
@@ -45,7 +45,7 @@ void jit_heat_begin(struct jit *j, const u8 *hva)
     struct jit_heat *k = entry_of(j, hva);
     u8 asked = k->asked;
 
-    *k = (struct jit_heat){.tag = tag_of(j, hva), .to = JIT_WENT_FAR, .asked = asked == HOT ? 0 : asked};
+    *k = (struct jit_heat){.tag = tag_of(j, hva), .to = JIT_WENT_FAR, .asked = asked >= HOT ? 0 : asked};
 }
 
 void jit_heat_reset(struct jit *j, const u8 *hva)
@@ -77,6 +77,15 @@ void jit_heat_went(struct jit *j, const u8 *hva, u32 to)
         k->times /= 2;
         k->others /= 2;
     }
+}
+
+void jit_heat_saw(struct jit *j, const u8 *hva, bool translated, u32 to)
+{
+    struct jit_heat *k = entry_of(j, hva);
+
+    if (k->tag != tag_of(j, hva) || (translated && k->asked == HOT))
+        *k = (struct jit_heat){.tag = tag_of(j, hva), .to = JIT_WENT_FAR, .asked = translated ? HOT + 1 : 0};
+    jit_heat_went(j, hva, to);
 }
 
 static bool nearly_always(u32 there, u32 elsewhere)

@@ -39,6 +39,9 @@ void jit_heat_reset(struct jit *j, const u8 *hva);
 /* The interpreter ran the block at hva, and came to `to`, an offset in its page or JIT_WENT_FAR. */
 void jit_heat_went(struct jit *j, const u8 *hva, u32 to);
 
+/* The same of a block that may be translated. */
+void jit_heat_saw(struct jit *j, const u8 *hva, bool translated, u32 to);
+
 /* Whether the block at hva, which ends in a conditional jump, came to `to` almost always. */
 bool jit_heat_goes(struct jit *j, const u8 *hva, u32 to);
 

@@ -46,6 +46,7 @@ static bool operand_of(const struct jit_emit *e, const struct jit_insn *i, struc
     if (!h->page && !no_base)
         h->at.base = host_of(e, mem->base);
     h->at.index = host_of(e, mem->index);
+    h->small = i->small_index && h->at.base != X86_NONE;
     h->at.scale = mem->index == ZYDIS_REGISTER_NONE ? 0 : __builtin_ctz(mem->scale | 0x100);
     return (h->page || no_base || mem->base == ZYDIS_REGISTER_NONE || h->at.base != X86_NONE) &&
            (mem->index == ZYDIS_REGISTER_NONE || h->at.index != X86_NONE);
@@ -53,7 +54,7 @@ static bool operand_of(const struct jit_emit *e, const struct jit_insn *i, struc
 
 static bool same_registers(const struct jit_held *a, const struct jit_held *b)
 {
-    return a->page == b->page && a->at.base == b->at.base && a->at.index == b->at.index && a->at.scale == b->at.scale;
+    return a->page == b->page && a->small == b->small && a->at.base == b->at.base && a->at.index == b->at.index && a->at.scale == b->at.scale;
 }
 
 /* By how much a round moves what a host register has; 0: the loop does not write it. */
@@ -73,6 +74,10 @@ static bool part_chosen(const struct jit_emit *e, struct jit_held *h)
 {
     s64 base = round_moves(e, h->at.base), index = round_moves(e, h->at.index) << h->at.scale;
 
+    if (h->small) {
+        h->part = HELD_BASE;
+        return !base;
+    }
     if (h->at.base != X86_NONE && h->at.index != X86_NONE)
         h->part = !base ? HELD_BASE : HELD_INDEX;
     else
@@ -128,6 +133,8 @@ static void look_up(struct x86_asm *a, const struct jit_held *h, int to)
         asm_rm(a, X86_LOAD | X86_W, to, VCPU_AT(page_base));
         at.base = to;
     }
+    if (h->small)
+        at.index = X86_NONE;
     asm_rm(a, X86_LEA | X86_W, to, at);
     slot_look_up(a, to, to);
     if (h->part == HELD_SLOT)

@@ -102,15 +102,26 @@ static void window_stub(struct jit_emit *e, const struct jit_insn *i)
                                             .recipe = e->recipe, .x87 = e->x87_offset};
 }
 
-bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+/* In 64-bit code, by a base that has a host register, and perhaps an index. */
+static bool by_base(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
 {
     bool no_base = i->zi.raw.sib.offset && i->zi.raw.modrm.mod == 0 && i->zi.raw.sib.base == 5;
 
-    if (e->code_size != 8 || i->zi.address_width != 64 || no_base || mem->index != ZYDIS_REGISTER_NONE ||
-        mem->segment == ZYDIS_REGISTER_FS || mem->segment == ZYDIS_REGISTER_GS || i->zi.raw.prefix_count > 2)
+    if (e->code_size != 8 || i->zi.address_width != 64 || no_base || mem->segment == ZYDIS_REGISTER_FS ||
+        mem->segment == ZYDIS_REGISTER_GS || i->zi.raw.prefix_count > 2)
         return false;
     return mem->base != ZYDIS_REGISTER_NONE && mem->base != ZYDIS_REGISTER_RIP &&
            e->host[guest_register(mem->base)] != JIT_IN_MEMORY;
+}
+
+bool window_base_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    return mem->index == ZYDIS_REGISTER_NONE && by_base(e, i, mem);
+}
+
+bool window_base_small(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    return i->small_index && by_base(e, i, mem);
 }
 
 static bool rip_alone(const struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
@@ -149,6 +160,22 @@ static struct x86_mem window_at(struct jit_emit *e, const struct jit_insn *i, in
     return (struct x86_mem){.base = reg, .index = slot, .disp = disp};
 }
 
+static_assert(JIT_SMALL * 8 < MIB(1), "guards have room for it, beside the displacement and what RSP walks or a slot is kept for: see WINDOW_GUARD");
+
+/* An index that is small does no more than a displacement: the slot is the base's, and known before the index is. */
+static struct x86_mem window_indexed(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem)
+{
+    int reg = e->host[guest_register(mem->base)], slot = X86_NONE;
+
+    emit_effective(e, i, mem);
+    if (reg != jit_host_register[RSP])
+        slot = slot_of(e, i, reg);
+    window_stub(e, i);
+    if (slot == X86_NONE)
+        return stack_at(T1, 0);
+    return (struct x86_mem){.base = T1, .index = slot};
+}
+
 struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const ZydisDecodedOperandMem *mem, u32 size, bool write)
 {
     struct x86_mem at;
@@ -161,6 +188,8 @@ struct x86_mem emit_memory(struct jit_emit *e, const struct jit_insn *i, const Z
     }
     if (i->window && window_base_alone(e, i, mem))
         return window_at(e, i, e->host[guest_register(mem->base)], (s32)mem->disp.value);
+    if (i->window && window_base_small(e, i, mem))
+        return window_indexed(e, i, mem);
     if (i->window && rip_alone(e, i, mem)) {
         asm_rm(&e->hot, X86_LOAD | X86_W, T1, VCPU_AT(page_base));
         return window_at(e, i, T1, (s32)mem->disp.value + i->offset + i->zi.length);

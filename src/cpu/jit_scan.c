@@ -401,12 +401,71 @@ static void rename_registers(struct jit_emit *e)
     rename_planned(e);
 }
 
+/* ---- small indexes ---- */
+
+static u32 general_bit(const ZydisDecodedOperand *op)
+{
+    u8 offset = op->type == ZYDIS_OPERAND_TYPE_REGISTER ? register_offset(op->reg.value) : RZERO * 8;
+
+    return offset < RIP * 8 ? 1u << offset / 8 : 0;
+}
+
+/* Whether an operand of 32 or 64 bits is below JIT_SMALL: an immediate, or one of the registers that are. */
+static bool is_small(const ZydisDecodedOperand *op, u32 small)
+{
+    return op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? op->imm.value.u < JIT_SMALL : general_bit(op) & small;
+}
+
+/* The register, as a bit, that is below JIT_SMALL because of `i`; `small`: those that were before it. */
+static u32 made_small(const struct jit_insn *i, u32 small)
+{
+    const ZydisDecodedOperand *to = &i->op[0], *from = &i->op[1];
+    bool is = false;
+
+    if (i->kind != JIT_SAME || i->zi.operand_width < 32)
+        return 0;
+    switch (i->zi.mnemonic) {
+    case M(MOVZX): is = true; break;
+    case M(MOV): is = is_small(from, small); break;
+    case M(AND): is = is_small(to, small) || is_small(from, small); break;
+    case M(SHR):
+        is = is_small(to, small) || (from->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && i->zi.operand_width == 32 && (from->imm.value.u & 31) >= 16);
+        break;
+    case M(XOR): is = from->type == ZYDIS_OPERAND_TYPE_REGISTER && general_bit(from) == general_bit(to); break;
+    default: break;
+    }
+    return is ? general_bit(to) : 0;
+}
+
+/* Instructions that change no registers but those they name. */
+static bool changes_as_named(const struct jit_insn *i)
+{
+    switch (i->kind) {
+    case JIT_SAME: case JIT_NOTHING: case JIT_LEA: case JIT_PUSH: case JIT_POP: case JIT_JCC: return true;
+    default: return false;
+    }
+}
+
+/* Which operands have an index that instructions before them in the block have made small. */
+static void small_indexes(struct jit_emit *e)
+{
+    u32 small = 0;
+
+    static_assert(RZERO < 32, "no register's bit is never set");
+    for (struct jit_insn *i = e->insn; i < e->insn + e->count; i++) {
+        i->small_index = i->kind == JIT_SAME && i->mem && i->zi.address_width == 64 && small >> register_offset(i->mem->mem.index) / 8 & 1;
+        small = changes_as_named(i) ? (small & ~i->writes) | made_small(i, small) : 0;
+    }
+}
+
 static int scan_done(struct jit_emit *e)
 {
     e->b->insns = (u16)e->count;
-    e->b->bytes = 0;
-    for (int n = 0; n < e->count; n++)
+    e->b->bytes = e->b->way = 0;
+    for (int n = 0; n < e->count; n++) {
         e->b->bytes += e->insn[n].zi.length;
+        e->b->way = (u16)(e->b->way * 31 + e->insn[n].offset);
+    }
     if (e->count)
         rename_registers(e);
     for (struct jit_insn *i = e->insn; i < e->insn + e->count; i++) {
@@ -416,6 +475,7 @@ static int scan_done(struct jit_emit *e)
     }
     if (!e->count)
         return 0;
+    small_indexes(e);
     flags_backwards(e);
     e->pays = payer(e);
     return e->count;

@@ -38,7 +38,7 @@ static bool rax_free(struct jit_emit *e)
 /* The base register of an operand in a window, as a host register, or X86_NONE. */
 static int base_of(const struct jit_emit *e, const struct jit_insn *i)
 {
-    return i->window && i->mem && window_base_alone(e, i, &i->mem->mem) ?
+    return i->window && i->mem && (window_base_alone(e, i, &i->mem->mem) || window_base_small(e, i, &i->mem->mem)) ?
                e->host[register_offset(i->mem->mem.base) / 8] : X86_NONE;
 }
 

@@ -21,6 +21,17 @@ CODE(64, do_pop, "mov %rbx, %rsp; pop %rax; int3");
 CODE(64, do_far, "mov 0x40000000(%rcx), %rax; int3");
 CODE(64, do_far_write, "mov %rax, 0x40000000(%rcx); int3");
 CODE(64, do_index, "mov $0x8000000, %edx; mov (%rcx, %rdx, 8), %rax; int3");
+/* An index that is known to be small, by each instruction that tells; and some that look like it. */
+CODE(64, do_small, "mov %rbx, %rcx; sub $0x7fff8, %rcx; mov $0xffff, %edx; mov (%rcx, %rdx, 8), %rax; int3");
+CODE(64, do_small_write, "lea -0x5007fff8(%rbx), %rcx; or $-1, %rdx; movzwl %dx, %edx; mov %rax, 0x50000000(%rcx, %rdx, 8); int3");
+CODE(64, do_small_twice, "lea -0x3fc(%rbx), %rcx; or $-1, %rdx; and $0xff, %edx; mov (%rcx, %rdx, 4), %eax; mov %edx, %esi; and %rsi, %rdx; "
+                         "mov 4(%rcx, %rsi, 4), %edi; shl $32, %rdi; or %rdi, %rax; lea (%rcx), %rcx; mov (%rcx, %rdx, 4), %rdi; sub %rdi, %rax; add %rdi, %rax; int3");
+CODE(64, do_small_shift, "lea -0x7fff8(%rbx), %rcx; or $-1, %rdx; shr $16, %edx; mov %rax, %r9; mov %r9, (%rcx, %rdx, 8); xor %edx, %edx; mov (%rbx, %rdx, 2), %rax; int3");
+CODE(64, do_small_lock, "lea -0xffff(%rbx), %rcx; mov $0xffff, %r10d; lock add %rax, (%rcx, %r10); int3");
+CODE(64, do_not_small_bit, "mov $0x10000000000, %rdi; mov %rbx, %rcx; sub %rdi, %rcx; xor %edx, %edx; bts $40, %rdx; mov (%rcx, %rdx), %rax; int3");
+CODE(64, do_not_small_half, "mov $0x1000000ff00, %rdx; mov %rbx, %rcx; mov $0x100000000ff, %rdi; sub %rdi, %rcx; movzbw %dh, %dx; mov (%rcx, %rdx), %rax; int3");
+CODE(64, do_not_small_sign, "mov $0x400000000, %rcx; add %rbx, %rcx; mov $1, %edx; mov $-0x80000000, %rdx; mov %rax, (%rcx, %rdx, 8); int3");
+CODE(64, do_not_small_sum, "mov $0x18000000000, %rdi; mov %rbx, %rcx; sub %rdi, %rcx; mov $0xc000, %edx; shl $25, %rdx; mov (%rcx, %rdx), %rax; int3");
 CODE(64, do_flags, "mov %rax, %rdx; sub %rdx, %rdx; stc; mov (%rbx), %rax; adc $0, %rdx; sub %rdx, %rax; inc %rax; int3");
 CODE(64, do_twice, "mov %rax, (%rbx); mov (%rbx), %rdx; lea 8(%rbx), %rbx; mov -8(%rbx), %rax; sub %rdx, %rax; add %rdx, %rax; int3");
 CODE(64, do_r12, "mov %rax, %r12; mov %r12, (%rbx); mov (%rbx), %r13; mov %r13, %rax; int3");
@@ -68,6 +79,9 @@ CODE(64, do_sum_index_static, "1: add (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx
 CODE(64, do_sum_four, "1: add (%rbx, %rdi, 8), %rax; mov 0x200000(, %rcx, 8), %rdx; mov 0x200000, %rdx; add 2f(%rip), %rax; sub 2f(%rip), %rax; add $1, %rdi; sub $1, %rcx; jne 1b; "
      "int3; 2: .quad 77");
 CODE(64, do_sum_stride, "1: add (%rbx), %rax; add %rdi, %rbx; sub $1, %rcx; jne 1b; int3");
+/* By an index of 16 bits, which goes on from its largest to its smallest; and a base that is held beside it. */
+CODE(64, do_sum_small, "1: movzwl %di, %edx; add (%rbx, %rdx, 8), %rax; lea 1(%rdi), %rdi; sub $1, %rcx; jne 1b; int3");
+CODE(64, do_sum_small_two, "1: mov %edi, %edx; and $0xffff, %edx; add 8(%rbx, %rdx, 8), %rax; add (%rbx, %rdx, 8), %r8; add $1, %rdi; sub $1, %rcx; jne 1b; int3");
 /* By registers that have no host register everywhere, and one base twice. */
 CODE(64, do_sum_renamed, "1: mov (%rbx), %r9; mov %r9, %r10; add (%rbx), %r10; sub %r9, %r10; add %r10, %rax; add %rdi, %rbx; sub $1, %rcx; jne 1b; int3");
 /* Sums with end-around carry, which only DEC and LEA leave alone: with what one operand needs held, and what three need. */
@@ -83,6 +97,8 @@ static const struct {
 } accesses[] = {{do_read, READ}, {do_write, WRITE}, {do_add, ADD}, {do_push, WRITE}, {do_pop, READ}, {do_far, READ},
                 {do_far_write, WRITE}, {do_index, READ}, {do_flags, READ}, {do_twice, WRITE}, {do_r12, WRITE}, {do_fs, READ},
                 {do_call, CALL}, {do_cmpxchg, CMPXCHG}, {do_rsp, READ}, {do_rsp_far, READ}, {do_rsp_add, WRITE},
+                {do_small, READ}, {do_small_write, WRITE}, {do_small_twice, READ}, {do_small_shift, WRITE}, {do_small_lock, ADD},
+                {do_not_small_bit, READ}, {do_not_small_half, READ}, {do_not_small_sign, WRITE}, {do_not_small_sum, READ},
                 {do_rsp_index, READ}, {do_prefetch, READ}, {do_leave, READ}, {do_leave_flags, READ}, {do_xchg_rsp, WRITE}, {do_align, READ}};
 #define ACCESSES (sizeof(accesses) / sizeof(accesses[0]))
 
@@ -331,6 +347,37 @@ static void loop_indexed_random(void)
     loops++;
 }
 
+/* The same by an index that goes on from its largest to its smallest. */
+static void loop_small_random(void)
+{
+    bool two = one_in(2);
+    u64 to = at[random32() % PAGES] + random32() % 512 * 8, index = (u64)random32() << 32 | random32(), base = to - (index & 0xffff) * 8;
+    u64 left = 1 + random32() % 900, sum = 0, other = 0;
+    struct frame f = frame_at(two ? do_sum_small_two : do_sum_small, 3);
+    int fault;
+
+    f.rdi = index;
+    f.rdx = ~index; /* which the loop does not look at */
+    f.rbx = base;
+    f.rcx = left;
+    f.rax = f.r8 = 0;
+    for (; left; left--, index++) {
+        to = base + (index & 0xffff) * 8;
+        if (!allowed(to, false) || (two && !allowed(to + 8, false)))
+            break;
+        sum += value_at(two ? to + 8 : to);
+        other += value_at(to);
+    }
+    if (two && left && allowed(to + 8, false))
+        sum += value_at(to + 8);
+    to = two && left && !allowed(to + 8, false) ? to + 8 : to;
+    fault = !left ? 3 : to >> 47 ? 13 : 14;
+    must(enter(&f) == fault, "loop by a small index: vector %lu, not %d, %lu rounds left", caught.vector, fault, left);
+    must(caught.rcx == left && caught.rax == sum && caught.rdi == index && (!two || caught.r8 == other), "loop by a small index at %lx: %lu rounds left, not %lu; %lx, not %lx", to,
+         caught.rcx, left, caught.rax, sum);
+    loops++;
+}
+
 static void rounds(int count)
 {
     for (int n = 0; n < count; n++) {
@@ -344,6 +391,8 @@ static void rounds(int count)
             loop_random();
         if (one_in(10))
             loop_indexed_random();
+        if (one_in(10))
+            loop_small_random();
         if (one_in(20))
             loop_carry_random();
         access_random();
