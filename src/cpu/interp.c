@@ -130,23 +130,24 @@ static bool block_fresh(const struct block *b)
     return b->version == __atomic_load_n(b->version_now, __ATOMIC_RELAXED);
 }
 
+/* The first mark of a page comes while the world is stopped, with the fast write paths' end: or another vCPU found the page marked, decoded
+ * what is there too, and wrote to it unseen. */
 u32 interp_code_mark(struct vcpu *c, const u8 *hva, u64 len)
 {
+    struct vcpu_group *g = c->group;
     u32 version;
 
-    if (!code_lines_mark(vcpu_memory(c), hva, len, &version))
+    if (code_lines_mark_more(vcpu_memory(c), hva, len, &version))
         return version;
-    if (c->group->count == 1) {
-        tlb_protect_code(c, hva);
-        window_protect_code(c, c, hva);
-        return version;
+    if (g->count > 1)
+        world_stop(g, c);
+    code_lines_mark(vcpu_memory(c), hva, len, &version);
+    for (int n = 0; n < g->count; n++) {
+        tlb_protect_code(g->vcpu[n], hva);
+        window_protect_code(g->vcpu[n], c, hva);
     }
-    world_stop(c->group, c);
-    for (int n = 0; n < c->group->count; n++) {
-        tlb_protect_code(c->group->vcpu[n], hva);
-        window_protect_code(c->group->vcpu[n], c, hva);
-    }
-    world_go(c->group, c);
+    if (g->count > 1)
+        world_go(g, c);
     return version;
 }
 

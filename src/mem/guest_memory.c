@@ -201,6 +201,7 @@ static bool page_written(struct guest_memory *m, u64 page, u64 offset, u64 len)
 {
     bool hit;
 
+    __atomic_thread_fence(__ATOMIC_SEQ_CST); /* the write before the look: who marks now reads what was written */
     if (!__atomic_load_n(&m->code_lines[page], __ATOMIC_SEQ_CST))
         return false;
     pthread_mutex_lock(&m->code_lock);
@@ -245,15 +246,27 @@ bool guest_memory_written(struct guest_memory *m, const u8 *hva, u64 len)
     return hit;
 }
 
-bool code_lines_mark(struct guest_memory *m, const u8 *hva, u64 len, u32 *version)
+/* `anew`: even if no line of the page is marked. Whether it was done. */
+static bool lines_mark(struct guest_memory *m, const u8 *hva, u64 len, u32 *version, bool anew)
 {
     u64 page = backing_page(m, hva);
-    bool first;
+    bool done;
 
     pthread_mutex_lock(&m->code_lock);
-    first = !m->code_lines[page];
-    __atomic_or_fetch(&m->code_lines[page], line_mask((u64)(hva - m->backing) & ~PAGE_MASK, len), __ATOMIC_SEQ_CST);
+    done = anew || m->code_lines[page];
+    if (done)
+        __atomic_or_fetch(&m->code_lines[page], line_mask((u64)(hva - m->backing) & ~PAGE_MASK, len), __ATOMIC_SEQ_CST);
     *version = m->code_version[page];
     pthread_mutex_unlock(&m->code_lock);
-    return first;
+    return done;
+}
+
+void code_lines_mark(struct guest_memory *m, const u8 *hva, u64 len, u32 *version)
+{
+    lines_mark(m, hva, len, version, true);
+}
+
+bool code_lines_mark_more(struct guest_memory *m, const u8 *hva, u64 len, u32 *version)
+{
+    return lines_mark(m, hva, len, version, false);
 }

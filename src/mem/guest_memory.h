@@ -84,7 +84,10 @@ bool guest_memory_written(struct guest_memory *m, const u8 *hva, u64 len);
 int guest_memory_code_written(struct guest_memory *m, u64 *seen, u64 pages[CODE_WRITTEN_LOG]);
 
 /* Marks the lines of [hva, hva+len), within one page, as holding decoded code, and returns the page's version in *version.
- * True if the page had no marked line before: then no vCPU may keep a fast write path to it. */
-bool code_lines_mark(struct guest_memory *m, const u8 *hva, u64 len, u32 *version);
+ * While a page has marked lines no vCPU may have a fast write path to it: the caller takes them away before any vCPU runs on. */
+void code_lines_mark(struct guest_memory *m, const u8 *hva, u64 len, u32 *version);
+
+/* The same if the page has marked lines already, and so no fast write path leads to it; else false, and nothing is marked. */
+bool code_lines_mark_more(struct guest_memory *m, const u8 *hva, u64 len, u32 *version);
 
 #endif

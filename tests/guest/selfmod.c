@@ -180,7 +180,7 @@ static void cross(void)
     /* both run it while one byte changes back and forth: either version, never a mixture */
     u32 odd = 0;
     page[1] = 0x55;
-    for (u32 n = 0; n < 50; n++) {
+    for (u32 n = 0; n < 500; n++) {
         told++;
         for (int k = 0; k < 20; k++) {
             *(volatile u8 *)(page + 1) = (u8)(k & 1 ? 0x55 : 0xaa);
