@@ -394,7 +394,7 @@ void emit_call(struct jit_emit *e, const struct jit_insn *i)
 
 void emit_target(struct jit_emit *e, const struct jit_insn *i, int size)
 {
-    u32 load = size == 8 ? X86_LOAD | X86_W : size == 4 ? X86_LOAD : X86_MOVZX16;
+    u32 load = zero_extending_load(size);
     int guest;
 
     if (i->mem) {

@@ -355,6 +355,11 @@ void emit_count_jump(struct jit_emit *e, const struct jit_insn *i);
 /* jit_control.c, for other files with jumps */
 bool in_page(const struct jit_emit *e, s64 offset); /* … and in the code segment */
 void emit_goto(struct jit_emit *e, s64 offset); /* to page_base + offset */
+/* What loads so many bytes to a register of which nothing else is left. */
+static inline u32 zero_extending_load(int size)
+{
+    return size == 8 ? X86_LOAD | X86_W : size == 4 ? X86_LOAD : X86_MOVZX16;
+}
 void emit_target(struct jit_emit *e, const struct jit_insn *i, int size); /* an indirect jump's or call's operand of so many bytes, to T1 */
 void access_done(struct jit_emit *e); /* the access just emitted is its site's last that may fault. Nothing comes back there: the block ends */
 struct jit_exit *exit_new(struct jit_emit *e, enum jit_exit_kind kind, s64 offset, u32 jump); /* of the jump whose displacement is there */

@@ -13,7 +13,7 @@ struct jit_heat {
     u16 tag;           /* of the block's address and the cache's epoch; whose entry it is */
     u16 to;            /* where it went most often, from the start of its page … */
     u8 times, others;  /* … how often, and how often elsewhere */
-    u8 asked;          /* up to "often enough" */
+    u8 asked;          /* up to "often enough"; one more: seen again since it was translated */
 };
 
 struct jit;
@@ -39,7 +39,7 @@ void jit_heat_reset(struct jit *j, const u8 *hva);
 /* The interpreter ran the block at hva, and came to `to`, an offset in its page or JIT_WENT_FAR. */
 void jit_heat_went(struct jit *j, const u8 *hva, u32 to);
 
-/* The same of a block that may be translated. */
+/* The same of a block that may be translated: what was seen before that is forgotten then, the first time. */
 void jit_heat_saw(struct jit *j, const u8 *hva, bool translated, u32 to);
 
 /* Whether the block at hva, which ends in a conditional jump, came to `to` almost always. */

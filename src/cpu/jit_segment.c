@@ -155,11 +155,6 @@ static u32 sized(u32 op, int size)
     return size == 2 ? op | X86_66 : op;
 }
 
-static u32 zero_extending_load(int size)
-{
-    return size == 2 ? X86_MOVZX16 : X86_LOAD;
-}
-
 /* ---- the stack ---- */
 
 static bool stack16(const struct jit_emit *e)

@@ -2,6 +2,7 @@
  * (access rights, protection keys), §4.7 (error codes), §4.8 (accessed and dirty flags). */
 #ifndef PERMISSIONS_H
 #define PERMISSIONS_H
+#include "xorshift.h"
 
 enum { LEVELS = 4 };
 #define ENTRY_P 1ull
@@ -69,20 +70,6 @@ static void access_marks(struct translation *t, const struct access *a)
             t->entry[n] |= ENTRY_A;
     if (a->kind == WRITE)
         t->entry[t->levels - 1] |= ENTRY_D;
-}
-
-/* xorshift: the cases are the same in every run. */
-static u32 random_state = 2463534242u;
-static u32 random32(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 17;
-    random_state ^= random_state << 5;
-    return random_state;
-}
-static bool one_in(u32 n)
-{
-    return random32() % n == 0;
 }
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef RANDOM_H
 #define RANDOM_H
 #include "guest.h"
+#include "xorshift.h"
 
 /* A line for each that holds would be too many. */
 #define must(ok, ...)                                                                                                  \
@@ -10,26 +11,10 @@
             check(false, __VA_ARGS__);                                                                                 \
     } while (0)
 
-static u32 seed;
-
 static void random_start(void)
 {
     seed = (u32)rdtsc() | 1;
     print("seed %x\n", seed);
-}
-
-/* xorshift */
-static u32 random32(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 17;
-    seed ^= seed << 5;
-    return seed;
-}
-
-static inline bool one_in(u32 n)
-{
-    return random32() % n == 0;
 }
 
 #endif
